@@ -1,0 +1,36 @@
+"""What is produced: Manifest, Records, Profile, Deployment, RunLog. Steps meet only in these files.
+
+Each is saved under a temporary name and renamed, carries what it was made from, and refuses to load when it is damaged, of
+another version or of another kind.
+"""
+
+from __future__ import annotations
+
+from offramp.artifacts.base import FORMAT, Artifact, Provenance, device_name, load_json, require_same_package
+from offramp.artifacts.package import MANIFEST, Deployment, Expected, GraphEntry, HeadEntry, Manifest, load_manifest
+from offramp.artifacts.profile import Measurement, Profile
+from offramp.artifacts.records import Records, RecordsInfo, load_records
+from offramp.artifacts.run_log import Frame, RunLog
+
+__all__ = [
+    "FORMAT",
+    "MANIFEST",
+    "Artifact",
+    "Deployment",
+    "Expected",
+    "Frame",
+    "GraphEntry",
+    "HeadEntry",
+    "Manifest",
+    "Measurement",
+    "Profile",
+    "Provenance",
+    "Records",
+    "RecordsInfo",
+    "RunLog",
+    "device_name",
+    "load_json",
+    "load_manifest",
+    "load_records",
+    "require_same_package",
+]

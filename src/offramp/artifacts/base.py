@@ -1,0 +1,118 @@
+"""What all artifacts share: where they come from, how they are saved whole, how they are refused."""
+
+from __future__ import annotations
+
+import json
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import Field, ValidationError
+
+from offramp.errors import InputError
+from offramp.files import new_file
+from offramp.specs import Spec, explain
+
+FORMAT: Literal[1] = 1
+"""Version of all artifacts; raised when an older reader would misread a newer file."""
+
+
+class Provenance(Spec):
+    """What an artifact was made from."""
+
+    made_by: str
+    created: str
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """Name of each input and its SHA-256 or package identity."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    device: str = ""
+
+    @classmethod
+    def now(cls, made_by: str, *, inputs: dict[str, str] | None = None, options: dict[str, Any] | None = None) -> Self:
+        """Describe this moment on this machine."""
+        return cls(
+            made_by=made_by,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            inputs=inputs or {},
+            options=options or {},
+            versions=_versions("offramp", "numpy", "onnxruntime", "openvino", "torch", "timm"),
+            device=device_name(),
+        )
+
+
+def _versions(*names: str) -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def device_name() -> str:
+    """The processor's name, as the machine tells it."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith(("model name", "Model")):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+class Artifact(Spec):
+    """A JSON artifact."""
+
+    kind: str
+    format: Literal[1] = FORMAT
+
+    def save(self, path: Path) -> None:
+        """Write the file, whole or not at all."""
+        with new_file(path) as temporary:
+            temporary.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
+
+
+A = TypeVar("A", bound=Artifact)
+
+
+def load_json(path: Path, kind: type[A]) -> A:
+    """Read an artifact and check every field.
+
+    Raises:
+        InputError: missing, unreadable, damaged, of another kind or version.
+
+    """
+    wanted = kind.model_fields["kind"].default
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read the {wanted} {path}: {error.strerror or error}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"not a {wanted}: {path} holds no valid JSON ({error}); make it again") from error
+    got = raw.get("kind") if isinstance(raw, dict) else type(raw).__name__
+    if got != wanted:
+        raise InputError(f"not a {wanted}: {path} says it is {got!r}; were two files exchanged?")
+    if raw.get("format") != FORMAT:
+        raise InputError(f"{path} has format {raw.get('format')!r}, this version reads {FORMAT}; make it again")
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        raise InputError(f"damaged {wanted} {path}: {explain(error)}; make it again") from error
+
+
+def require_same_package(expected: str, **others: str) -> None:
+    """Refuse parts that do not belong together.
+
+    Raises:
+        InputError: one of `others` (what it is = the package identity that it carries) differs from `expected`.
+
+    """
+    for what, got in others.items():
+        if got != expected:
+            raise InputError(
+                f"the {what} belongs to another package ({got[:12]}) than the rest ({expected[:12]}); "
+                f"make it again from the same package"
+            )

@@ -1,0 +1,177 @@
+"""The package's manifest, and the deployment: the exits and thresholds that were chosen for it."""
+
+from __future__ import annotations
+
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from offramp.artifacts.base import Artifact, Provenance, load_json
+from offramp.errors import InputError
+from offramp.files import sha256_of
+from offramp.policy import GRID
+from offramp.specs import ConfidenceKind, EngineName, Mode, Region, SearchSpec, Size, Spec
+
+MANIFEST = "manifest.json"
+"""The file that makes a folder a package."""
+
+
+def _plain_name(name: str) -> str:
+    """Only a file directly inside the package may be named: nothing above it, no absolute path, no folder."""
+    if not name or PurePosixPath(name).name != name or "\\" in name or name in {".", ".."}:
+        raise ValueError("must be a plain file name inside the package")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain_name)]
+Shape = tuple[Annotated[int, Field(ge=1, le=65536)], ...]
+
+
+class GraphEntry(Spec):
+    """One ONNX file of a package."""
+
+    file: FileName
+    sha256: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    macs: int = Field(ge=0)
+    parameter_bytes: int = Field(ge=0)
+
+
+class HeadEntry(GraphEntry):
+    """The head of one exit: from the outputs of stages to class scores, confidence and counts of sure pixels."""
+
+    exit: str
+    tap: str
+    stage: int = Field(ge=0)
+    """Index of the last stage that must have run."""
+    scores_shape: Shape
+    """(1, classes, h, w): the head's resolution."""
+    labels: FileName
+    """The graph that turns these class scores into a label map of the package's size."""
+
+
+class Expected(Spec):
+    """What the search expects of a deployment, from the records' images and the profile's times."""
+
+    miou: float
+    miou_interval: tuple[float, float]
+    """95 % bootstrap interval over images."""
+    final_miou: float
+    latency_ms: float
+    """Mean over images."""
+    latency_interval: tuple[float, float]
+    worst_latency_ms: float
+    final_latency_ms: float
+    """Of the final exit with no early exit asked, stage by stage."""
+    shares: dict[str, float]
+    """Share of images that leave at each exit."""
+    images: int
+    candidates: int
+    """How many deployments the search compared."""
+
+
+class Deployment(Artifact):
+    """The chosen exits and thresholds, what they were asked to meet and what is expected of them."""
+
+    kind: Literal["deployment"] = "deployment"
+    mode: Mode
+    exits: tuple[str, ...] = Field(min_length=1)
+    """In order of depth."""
+    region: Region = "all"
+    pixel_threshold: int = Field(default=0, ge=0, lt=GRID)
+    """Index into the manifest's `pixel_thresholds`."""
+    image_thresholds: tuple[float, ...] = ()
+    """One for each exit but the last: leave there if the score reaches it."""
+    limits: SearchSpec
+    expected: Expected
+    package_id: str
+    engine: EngineName
+    threads: int
+    """0: as many as the machine has."""
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _thresholds_fit(self) -> Self:
+        wanted = len(self.exits) - 1 if self.mode == "input-dependent" else 0
+        if len(self.image_thresholds) != wanted:
+            raise ValueError(f"{len(self.exits)} exits in mode {self.mode} need {wanted} image thresholds")
+        if len(set(self.exits)) != len(self.exits):
+            raise ValueError("an exit is named twice")
+        return self
+
+
+class Manifest(Artifact):
+    """The package's table of contents."""
+
+    kind: Literal["package"] = "package"
+    package_id: str
+    """SHA-256 over the graphs' hashes: two packages with the same identity give the same answers."""
+    classes: tuple[str, ...] = Field(min_length=2, max_length=255)
+    palette: tuple[tuple[int, int, int], ...]
+    size: Size
+    """Width and height of the images that the graphs take and of the label maps that they give."""
+    precision: Literal["fp32"] = "fp32"
+    confidence: ConfidenceKind
+    pixel_thresholds: tuple[float, ...]
+    object_classes: tuple[int, ...]
+    stages: tuple[GraphEntry, ...] = Field(min_length=1)
+    heads: tuple[HeadEntry, ...] = Field(min_length=1)
+    """In order of depth."""
+    labels: tuple[GraphEntry, ...]
+    original: GraphEntry | None = None
+    """The single-exit network in one graph, image to label map, for comparison; absent from a trimmed package."""
+    deployments: tuple[Deployment, ...] = ()
+    provenance: Provenance
+
+    @property
+    def exits(self) -> tuple[str, ...]:
+        """Names of all exits, in order of depth."""
+        return tuple(head.exit for head in self.heads)
+
+    def head(self, name: str) -> HeadEntry:
+        """The head of an exit.
+
+        Raises:
+            InputError: the package has no such exit.
+
+        """
+        for head in self.heads:
+            if head.exit == name:
+                return head
+        raise InputError(f"the package has no exit {name!r}; it has {', '.join(self.exits)}")
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        stages = [head.stage for head in self.heads]
+        graphs = {graph.file for graph in self.labels}
+        if stages != sorted(stages) or stages[-1] >= len(self.stages):
+            raise ValueError("heads must come in order of depth, each after an existing stage")
+        if len(set(self.exits)) != len(self.heads):
+            raise ValueError("two exits have the same name")
+        if any(head.labels not in graphs for head in self.heads):
+            raise ValueError("a head names a labels graph that is not there")
+        if len(self.palette) != len(self.classes):
+            raise ValueError("the palette must have one colour for each class")
+        return self
+
+
+def load_manifest(package: Path) -> Manifest:
+    """Read a package's manifest and check that every file it names is there, inside the folder, and unchanged.
+
+    Raises:
+        InputError: no package, damaged, a file missing or of another content.
+
+    """
+    if not package.is_dir():
+        raise InputError(f"not a package: {package} is not a folder; make one with offramp export RUN --out {package}")
+    manifest = load_json(package / MANIFEST, Manifest)
+    graphs = [*manifest.stages, *manifest.heads, *manifest.labels, *([manifest.original] if manifest.original else [])]
+    for graph in graphs:
+        path = package / graph.file
+        if path.is_symlink() or not path.is_file():
+            raise InputError(f"the package {package} lacks {graph.file}; export or copy it again")
+        if sha256_of(path) != graph.sha256:
+            raise InputError(f"{path} is not the file that the manifest describes (its hash differs); export or copy it again")
+    return manifest

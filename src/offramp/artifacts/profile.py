@@ -1,0 +1,65 @@
+"""The profile: what every stage and head costs on a device."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from offramp.artifacts.base import Artifact, Provenance
+from offramp.specs import EngineName, Spec
+
+
+class Measurement(Spec):
+    """Raw times of one step, milliseconds; statistics are derived."""
+
+    times_ms: tuple[float, ...] = Field(min_length=1)
+
+    @property
+    def median_ms(self) -> float:
+        """The median: what a typical run takes."""
+        return float(np.median(self.times_ms))
+
+    @property
+    def p95_ms(self) -> float:
+        """The 95th percentile."""
+        return float(np.percentile(self.times_ms, 95))
+
+
+class Profile(Artifact):
+    """What every stage and head costs on a device. Times of all steps were taken in turn, pass after pass."""
+
+    kind: Literal["profile"] = "profile"
+    package_id: str
+    engine: EngineName
+    engine_version: str
+    threads: int
+    precision: str
+    device: str
+    exits: tuple[str, ...]
+    exit_stages: tuple[int, ...]
+    """For each exit, the index of its last stage."""
+    stages: tuple[Measurement, ...]
+    heads: dict[str, Measurement]
+    labels: dict[str, Measurement]
+    """From an exit's class scores to its label map: paid only where an image leaves."""
+    original: Measurement | None
+    """The single-exit network in one graph, image to label map."""
+    peak_memory_bytes: int
+    """Of the whole process, engine and all graphs loaded."""
+    provenance: Provenance
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if not len(self.exits) == len(self.exit_stages) == len(self.heads) == len(self.labels):
+            raise ValueError("exits, stages, heads and labels differ in number")
+        if set(self.exits) != set(self.heads) or set(self.exits) != set(self.labels):
+            raise ValueError("heads and labels must name the exits")
+        return self
+
+    def latency_ms(self, exits: tuple[str, ...]) -> float:
+        """Cost of asking `exits` (in order of depth) and answering with the last: stages, heads asked, one label map."""
+        deepest = self.exit_stages[self.exits.index(exits[-1])]
+        stages = sum(stage.median_ms for stage in self.stages[: deepest + 1])
+        return stages + sum(self.heads[name].median_ms for name in exits) + self.labels[exits[-1]].median_ms

@@ -1,0 +1,88 @@
+"""Records: what every exit answered, image by image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from offramp.artifacts.base import Artifact, Provenance
+from offramp.errors import InputError
+from offramp.files import new_file
+from offramp.metrics import Counts
+from offramp.policy import GRID
+from offramp.specs import REGIONS, EngineName, explain
+
+
+class RecordsInfo(Artifact):
+    """The descriptive part of records."""
+
+    kind: Literal["records"] = "records"
+    package_id: str
+    split: str
+    data_fingerprint: str
+    classes: tuple[str, ...]
+    exits: tuple[str, ...]
+    images: tuple[str, ...]
+    engine: EngineName
+    precision: str
+    provenance: Provenance
+
+
+@dataclass(frozen=True)
+class Records:
+    """What every exit answered, image by image: N images, E exits in order of depth, C classes."""
+
+    info: RecordsInfo
+    correct: Counts
+    """(N, E, C) pixels."""
+    predicted: Counts
+    """(N, E, C) pixels."""
+    labelled: Counts
+    """(N, C) pixels: the same for every exit."""
+    sure: Counts
+    """(N, E, regions, GRID) pixels at head resolution; see `policy`."""
+
+    def save(self, path: Path) -> None:
+        """Write one compressed NumPy archive without pickled objects."""
+        text = np.frombuffer(self.info.model_dump_json().encode(), dtype=np.uint8)
+        with new_file(path) as temporary, temporary.open("wb") as file:
+            np.savez_compressed(
+                file, info=text, correct=self.correct, predicted=self.predicted, labelled=self.labelled, sure=self.sure
+            )
+
+
+def load_records(path: Path) -> Records:
+    """Read records and check that their parts fit.
+
+    Raises:
+        InputError: missing, damaged, of another version.
+
+    """
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
+            info = RecordsInfo.model_validate_json(archive["info"].tobytes())
+            correct, predicted, labelled, sure = (archive[name] for name in ("correct", "predicted", "labelled", "sure"))
+    except OSError as error:
+        raise InputError(f"cannot read the records {path}: {error.strerror or error}") from error
+    except ValidationError as error:
+        raise InputError(f"damaged records {path}: {explain(error)}; evaluate again") from error
+    except Exception as error:
+        # Damaged bytes bring out whatever numpy, zipfile, zlib and tokenize happen to raise: eight types were seen.
+        raise InputError(f"not records: {path} ({error}); make them with offramp evaluate") from error
+    images, exits, classes = len(info.images), len(info.exits), len(info.classes)
+    shapes = {
+        "correct": (correct, (images, exits, classes)),
+        "predicted": (predicted, (images, exits, classes)),
+        "labelled": (labelled, (images, classes)),
+        "sure": (sure, (images, exits, len(REGIONS), GRID)),
+    }
+    for name, (array, shape) in shapes.items():
+        if array.shape != shape or array.dtype != np.int64 or (array < 0).any():
+            raise InputError(
+                f"damaged records {path}: {name} is {array.dtype} {array.shape}, wanted int64 {shape}; evaluate again"
+            )
+    return Records(info, correct, predicted, labelled, sure)

@@ -1,0 +1,44 @@
+"""The run log: frame by frame, where it left and what that took."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from offramp.artifacts.base import Artifact, Provenance
+from offramp.specs import EngineName, Mode, Spec
+
+
+class Frame(Spec):
+    """One answered image."""
+
+    name: str
+    exit: str
+    scores: dict[str, float]
+    """Score at each exit asked."""
+    steps_ms: dict[str, float]
+    """Time of each stage, head and label map, in the order run."""
+    latency_ms: float
+    """From the decoded image to the label map."""
+    deadline_ms: float | None = None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the deadline was met; None without one."""
+        return None if self.deadline_ms is None else self.latency_ms <= self.deadline_ms
+
+
+class RunLog(Artifact):
+    """Frame by frame: where it left, what that took."""
+
+    kind: Literal["run log"] = "run log"
+    package_id: str
+    mode: Mode
+    exits: tuple[str, ...]
+    engine: EngineName
+    threads: int
+    frames: tuple[Frame, ...]
+    provenance: Provenance
+
+    def shares(self) -> dict[str, float]:
+        """Share of frames that left at each exit."""
+        return {name: sum(frame.exit == name for frame in self.frames) / max(len(self.frames), 1) for name in self.exits}

@@ -1,0 +1,193 @@
+"""Interrupted in every way there is, the old file or folder stays whole."""
+
+import hashlib
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from offramp.errors import InputError
+from offramp.files import check_replaceable, new_file, new_folder, sha256_of
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def old_file(tmp_path):
+    path = tmp_path / "result.json"
+    path.write_text("old")
+    return path
+
+
+@pytest.fixture
+def old_folder(tmp_path):
+    path = tmp_path / "package"
+    path.mkdir()
+    (path / "marker").write_text("old")
+    (path / "part").write_text("old part")
+    return path
+
+
+def test_a_new_file_takes_its_name_and_the_folders_above_it(tmp_path):
+    path = tmp_path / "a" / "b" / "result.json"
+    with new_file(path) as temporary:
+        temporary.write_text("new")
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert names(path.parent) == ["result.json"]
+
+
+def test_an_old_file_is_read_until_the_new_one_is_whole(old_file):
+    before = old_file.stat().st_ino
+    with new_file(old_file) as temporary:
+        temporary.write_text("half of the n")
+        assert old_file.read_text() == "old"
+        with temporary.open("a") as file:
+            file.write("ew")
+    assert old_file.read_text() == "half of the new"
+    assert old_file.stat().st_ino != before, "renamed over the old one, not written into it"
+    assert names(old_file.parent) == ["result.json"]
+
+
+def test_a_failing_body_leaves_the_old_file(old_file):
+    def write():
+        with new_file(old_file) as temporary:
+            temporary.write_text("half")
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        write()
+    assert old_file.read_text() == "old"
+    assert names(old_file.parent) == ["result.json"]
+
+
+def test_a_body_that_writes_nothing_leaves_the_old_file(old_file):
+    with pytest.raises(InputError, match=r"cannot write .*result\.json"), new_file(old_file):
+        pass
+    assert old_file.read_text() == "old"
+
+
+def test_a_full_disk_is_told_as_an_input_error(old_file):
+    def write():
+        with new_file(old_file) as temporary:
+            temporary.write_text("half")
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=r"result\.json.*No space left"):
+        write()
+    assert old_file.read_text() == "old"
+    assert names(old_file.parent) == ["result.json"]
+
+
+def test_a_file_does_not_replace_a_folder(old_folder):
+    with pytest.raises(InputError, match="folder of that name exists"), new_file(old_folder):
+        pytest.fail("the body ran")
+    assert names(old_folder) == ["marker", "part"]
+
+
+def test_a_file_below_a_file_is_an_input_error(old_file):
+    with pytest.raises(InputError, match="cannot write"), new_file(old_file / "below"):
+        pytest.fail("the body ran")
+
+
+def test_a_new_folder_takes_its_name(tmp_path):
+    path = tmp_path / "a" / "package"
+    with new_folder(path, marker="marker") as folder:
+        (folder / "marker").write_text("new")
+        assert not path.exists()
+    assert names(path) == ["marker"]
+    assert names(path.parent) == ["package"]
+
+
+def test_a_marked_folder_is_replaced_whole(old_folder):
+    with new_folder(old_folder, marker="marker") as folder:
+        (folder / "marker").write_text("new")
+        assert (old_folder / "part").read_text() == "old part"
+    assert names(old_folder) == ["marker"]
+    assert (old_folder / "marker").read_text() == "new"
+    assert names(old_folder.parent) == ["package"]
+
+
+def test_an_empty_folder_is_replaced(tmp_path):
+    (tmp_path / "package").mkdir()
+    with new_folder(tmp_path / "package", marker="marker") as folder:
+        (folder / "marker").write_text("new")
+    assert names(tmp_path / "package") == ["marker"]
+
+
+def test_a_failing_body_leaves_the_old_folder(old_folder):
+    def write():
+        with new_folder(old_folder, marker="marker") as folder:
+            (folder / "marker").write_text("half")
+            raise RuntimeError("interrupted")
+
+    with pytest.raises(RuntimeError, match="interrupted"):
+        write()
+    assert (old_folder / "part").read_text() == "old part"
+    assert names(old_folder.parent) == ["package"]
+
+
+def test_a_folder_that_cannot_take_its_name_leaves_the_old_one(old_folder):
+    # The temporary folder disappears under the writer: the old folder stands aside already when the rename fails.
+    with pytest.raises(InputError, match="cannot write"), new_folder(old_folder, marker="marker") as folder:
+        folder.rmdir()
+    assert (old_folder / "part").read_text() == "old part"
+    assert names(old_folder.parent) == ["package"]
+
+
+def test_somebodys_work_is_not_replaced(tmp_path):
+    foreign = tmp_path / "thesis"
+    foreign.mkdir()
+    (foreign / "chapter").write_text("years")
+    with pytest.raises(InputError, match="not empty and holds no marker"), new_folder(foreign, marker="marker"):
+        pytest.fail("the body ran")
+    assert (foreign / "chapter").read_text() == "years"
+
+
+def test_a_folder_does_not_replace_a_file(old_file):
+    with pytest.raises(InputError, match="file of that name exists"):
+        check_replaceable(old_file, marker="marker")
+
+
+@pytest.mark.parametrize("target", ["package", "nothing"])
+def test_a_folder_does_not_replace_a_link(old_folder, target):
+    link = old_folder.parent / "link"
+    link.symlink_to(old_folder.parent / target)
+    with pytest.raises(InputError, match="link of that name exists"), new_folder(link, marker="marker"):
+        pytest.fail("the body ran")
+    assert link.is_symlink()
+    assert names(old_folder) == ["marker", "part"]
+    assert names(old_folder.parent) == ["link", "package"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from offramp.files import new_file, new_folder
+
+path = Path(sys.argv[1])
+with new_file(path / "part") if sys.argv[2] == "file" else new_folder(path, marker="marker") as temporary:
+    file = (temporary if sys.argv[2] == "file" else temporary / "part").open("w")
+    file.write("half")
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_a_kill_in_the_middle_leaves_the_old_one(old_folder, what):
+    done = subprocess.run([sys.executable, "-c", KILLED, old_folder, what], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert (old_folder / "part").read_text() == "old part"
+    assert (old_folder / "marker").read_text() == "old"
+
+
+def test_sha256(tmp_path):
+    # FIPS 180-2, appendix B.1.
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    (tmp_path / "long").write_bytes(bytes(3_000_000))
+    assert sha256_of(tmp_path / "long") == hashlib.sha256(bytes(3_000_000)).hexdigest()

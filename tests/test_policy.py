@@ -1,0 +1,52 @@
+"""Scores worked out by hand, and the grid of pixel thresholds."""
+
+from itertools import pairwise
+
+import numpy as np
+
+from offramp.policy import GRID, PIXEL_THRESHOLDS, image_score
+
+
+def counts(*regions):
+    """Counts of sure pixels: (total, sure at threshold 5) of each region."""
+    sure = np.zeros((len(regions), GRID), np.int64)
+    for region, (total, reached) in enumerate(regions):
+        sure[region, :5], sure[region, 5:] = total, reached
+    return sure
+
+
+def test_the_score_is_the_share_of_the_regions_pixels_that_are_sure():
+    sure = counts((8, 6), (4, 1), (5, 5))
+    assert [float(image_score(sure, region, 5)) for region in range(3)] == [0.75, 0.25, 1.0]
+    assert float(image_score(sure, 0, 4)) == 1.0, "every pixel reaches the thresholds before the fifth"
+    assert float(image_score(sure, 1, GRID - 1)) == 0.25
+
+
+def test_an_empty_region_is_sure():
+    sure = counts((8, 0), (0, 0), (0, 0))
+    assert [float(image_score(sure, region, 5)) for region in range(3)] == [0.0, 1.0, 1.0]
+
+
+def test_scores_of_many_images_and_exits_at_once():
+    sure = np.stack([np.stack([counts((8, 2)), counts((0, 0))]), np.stack([counts((10, 9)), counts((4, 4))])])
+    assert image_score(sure, 0, 5).tolist() == [[0.25, 1.0], [0.9, 1.0]]
+
+
+def test_counts_as_graphs_give_them():
+    score = image_score(counts((2**24 - 1, 2**23)).astype(np.int32), 0, 5)
+    assert score.dtype == np.float64
+    assert float(score) == 2**23 / (2**24 - 1)
+
+
+def test_the_grid_rises_from_nought_to_below_one():
+    assert len(PIXEL_THRESHOLDS) == GRID
+    assert PIXEL_THRESHOLDS[0] == 0.0
+    assert all(lower < higher for lower, higher in pairwise(PIXEL_THRESHOLDS))
+    assert 0.998 < PIXEL_THRESHOLDS[-1] < 1
+    steps = np.diff(PIXEL_THRESHOLDS)
+    assert (np.diff(steps) < 0).all(), "denser towards 1"
+
+
+def test_thresholds_are_the_same_numbers_in_float32():
+    # Graphs compare in float32, the search reads float64 from JSON: a threshold may not move between the two.
+    assert [float(np.float32(threshold)) for threshold in PIXEL_THRESHOLDS] == list(PIXEL_THRESHOLDS)

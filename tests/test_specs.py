@@ -1,0 +1,137 @@
+"""What the door lets in and what it keeps out."""
+
+import math
+
+import pytest
+from pydantic import ValidationError
+
+from offramp.errors import InputError
+from offramp.specs import FINAL, ExitSpec, HeadSpec, NetworkSpec, SearchSpec, TrainingSpec, explain, parse_size
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("480x360", (480, 360)),
+        ("640X512", (640, 512)),
+        (" 16x16\n", (16, 16)),
+        ("8192x17", (8192, 17)),
+        ("0480x360", (480, 360)),
+    ],
+)
+def test_a_size_is_width_and_height(text, size):
+    assert parse_size(text) == size
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "480",
+        "480x",
+        "x360",
+        "480x360x3",
+        "480 x 360",
+        "480*360",
+        "-480x360",
+        "4.8x360",
+        "15x360",
+        "480x15",
+        "8193x360",
+        "16x99999",
+    ],
+)
+def test_what_is_no_size_is_refused(text):
+    with pytest.raises(InputError, match=r"not a size.*for example 480x360"):
+        parse_size(text)
+
+
+@pytest.mark.parametrize(
+    ("spec", "values"),
+    [
+        (HeadSpec, {"chanels": 64}),
+        (ExitSpec, {"tap": "blocks.1", "stage": 1}),
+        (NetworkSpec, {"backbone": "net", "num_classes": 3, "stride": 8}),
+        (TrainingSpec, {"epoch": 3}),
+        (SearchSpec, {"mode": "budgeted", "max_latency": 3.0}),
+    ],
+)
+def test_unknown_keys_are_refused(spec, values):
+    with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
+        spec(**values)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("spec", "key", "others"),
+    [
+        (SearchSpec, "max_latency_ms", {"mode": "budgeted"}),
+        (TrainingSpec, "learning_rate", {}),
+        (TrainingSpec, "truth_weight", {}),
+    ],
+)
+def test_numbers_that_are_none_are_refused(spec, key, others, value):
+    with pytest.raises(ValidationError, match=key):
+        spec(**others, **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("spec", "values"),
+    [
+        (HeadSpec, {"channels": 3}),
+        (HeadSpec, {"kind": "other"}),
+        (NetworkSpec, {"backbone": "net", "num_classes": 1}),
+        (NetworkSpec, {"backbone": "net", "num_classes": 256}),
+        (NetworkSpec, {"backbone": "net", "num_classes": 3, "output_stride": 12}),
+        (TrainingSpec, {"epochs": 0}),
+        (TrainingSpec, {"crop": (15, 64)}),
+        (TrainingSpec, {"truth_weight": 1.1}),
+        (SearchSpec, {"mode": "fast"}),
+        (SearchSpec, {"mode": "budgeted", "max_latency_ms": 0}),
+        (SearchSpec, {"mode": "budgeted", "max_exits": 4}),
+    ],
+)
+def test_values_out_of_range_are_refused(spec, values):
+    with pytest.raises(ValidationError):
+        spec(**values)
+
+
+def test_names():
+    exits = (ExitSpec(tap="blocks.1.0"), ExitSpec(tap="blocks.3.2", head=HeadSpec(channels=64)))
+    assert HeadSpec(channels=64).text == "fcn/c64"
+    assert exits[1].name == "blocks.3.2:fcn/c64"
+    assert NetworkSpec(backbone="net", num_classes=3, exits=exits).exit_names == (
+        "blocks.1.0:fcn/c128",
+        "blocks.3.2:fcn/c64",
+        FINAL,
+    )
+
+
+def test_specs_do_not_change():
+    spec = HeadSpec()
+    with pytest.raises(ValidationError, match="frozen"):
+        spec.channels = 8
+
+
+def refused(spec, values):
+    with pytest.raises(ValidationError) as caught:
+        spec.model_validate(values)
+    return explain(caught.value)
+
+
+def test_an_explanation_names_the_place_and_what_was_got():
+    text = refused(
+        NetworkSpec, {"backbone": "net", "num_classes": 3, "exits": [{"tap": "a"}, {"tap": "b", "head": {"channels": 2}}]}
+    )
+    assert text == "exits.1.head.channels: Input should be greater than or equal to 4, got 2"
+
+
+def test_an_explanation_says_how_many_more_there_are():
+    assert refused(TrainingSpec, {"epochs": 0, "batch_size": 1, "seed": -1}).endswith("got 0 (and 2 more)")
+
+
+def test_an_explanation_is_one_short_line():
+    assert refused(TrainingSpec, {"epochs": "many\n" * 50}).count("\n") == 0
+    assert len(refused(TrainingSpec, {"epochs": "many\n" * 50})) < 200
+    assert refused(TrainingSpec, {"a\nb": 1}) == "a b: Extra inputs are not permitted, got 1"
+    assert refused(TrainingSpec, 3).startswith("the whole: ")
