@@ -1,0 +1,1 @@
+"""Labelled images: dataset layouts, folders, checks, and drawn scenes."""

@@ -1,0 +1,199 @@
+"""Crops for training: image and labels move together, and what an index gives depends on seed, epoch and index alone."""
+
+import numpy as np
+import pytest
+import torch
+
+from offramp.data.transforms import Crops
+from offramp.metrics import VOID
+
+from torchvision.transforms import v2  # isort: skip - torchvision may need help before
+
+CLASSES = (0, 3, 7, VOID)
+VALUES = {0: 20, 3: 90, 7: 160, VOID: 230}
+"""Each class is painted in its own grey."""
+
+PADDING = 114
+
+
+class Painted:
+    """A split of images that show their own labels: patches of 16x16, all edges on multiples of 16."""
+
+    def __init__(self, size=(64, 96), images=3):
+        rng = np.random.default_rng(0)
+        patches = [rng.choice(CLASSES, (size[0] // 16, size[1] // 16)) for _ in range(images)]
+        self.all = [np.kron(patch, np.ones((16, 16))).astype(np.uint8) for patch in patches]
+        self.read = 0
+
+    def __len__(self):
+        return len(self.all)
+
+    def pair(self, index):
+        self.read += 1
+        labels = self.all[index]
+        grey = np.vectorize(VALUES.get)(labels).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2), labels
+
+
+class NoJitter(torch.nn.Module):
+    """Stands in for the colour jitter, so that colours tell classes."""
+
+    def __init__(self, **_ranges):
+        super().__init__()
+
+    def forward(self, *inputs):
+        return inputs
+
+
+@pytest.fixture
+def plain(monkeypatch):
+    monkeypatch.setattr(v2, "ColorJitter", NoJitter)
+
+
+def expected_grey(labels: torch.Tensor) -> torch.Tensor:
+    table = torch.full((256,), -1.0)
+    for label, value in VALUES.items():
+        table[label] = value
+    return table[labels]
+
+
+def away_from_edges(labels: torch.Tensor, margin: int = 3) -> torch.Tensor:
+    """Pixels whose whole surroundings are of their class and within the crop: nothing is mixed into them."""
+    same = torch.zeros(labels.shape, dtype=torch.bool)
+    windows = labels.unfold(0, 2 * margin + 1, 1).unfold(1, 2 * margin + 1, 1).flatten(2)
+    same[margin:-margin, margin:-margin] = windows.amin(dim=2) == windows.amax(dim=2)
+    return same
+
+
+@pytest.mark.usefixtures("plain")
+@pytest.mark.parametrize("zoom", [(1.0, 1.0), (0.6, 1.9)])
+def test_image_and_labels_stay_aligned(zoom):
+    crops = Crops(Painted(), 56, 40, zoom, seed=1)
+    for epoch in range(8):
+        crops.epoch = epoch
+        for index in range(3):
+            image, labels = crops[index]
+            padding = (image[0] == PADDING) & (labels == VOID)
+            aligned = ((image[0] - expected_grey(labels)).abs() <= 1) | padding
+            if zoom == (1.0, 1.0):
+                assert aligned.all()
+            else:
+                checked = away_from_edges(labels)
+                assert checked.float().mean() > 0.05
+                assert aligned[checked].all()
+                # Between two greys lies a third, in places where labels meet; nowhere else.
+                assert aligned.float().mean() > 0.6
+
+
+@pytest.mark.usefixtures("plain")
+def test_crops_are_windows_flipped_or_not():
+    split = Painted()
+    crops = Crops(split, 40, 32, (1.0, 1.0), seed=2)
+    seen = set()
+    for epoch in range(12):
+        crops.epoch = epoch
+        _, labels = crops[0]
+        whole = split.all[0]
+        for flipped in (False, True):
+            wanted = labels.flip(1).numpy() if flipped else labels.numpy()
+            windows = np.lib.stride_tricks.sliding_window_view(whole, wanted.shape)
+            if (windows == wanted).all(axis=(2, 3)).any():
+                seen.add(flipped)
+                break
+        else:
+            pytest.fail("the crop is no window of the labels")
+    assert seen == {False, True}
+
+
+def test_shapes_kinds_and_values():
+    crops = Crops(Painted(), 56, 40, (0.3, 2.0), seed=3)
+    assert len(crops) == 3
+    for epoch in range(10):
+        crops.epoch = epoch
+        image, labels = crops[1]
+        assert (image.shape, image.dtype, type(image)) == ((3, 40, 56), torch.float32, torch.Tensor)
+        assert (labels.shape, labels.dtype, type(labels)) == ((40, 56), torch.int64, torch.Tensor)
+        assert set(labels.unique().tolist()) <= set(CLASSES)
+        assert 0 <= image.min() <= image.max() <= 255
+        assert image.max() > 1
+
+
+@pytest.mark.usefixtures("plain")
+def test_padding_is_void():
+    class Whole(Painted):
+        def pair(self, _index):
+            return np.full((32, 32, 3), 7, np.uint8), np.full((32, 32), 3, np.uint8)
+
+    image, labels = Crops(Whole(), 48, 64, (1.0, 1.0), seed=4)[0]
+    assert (labels == 3).sum() == 32 * 32
+    assert (labels == VOID).sum() == 48 * 64 - 32 * 32
+    assert torch.equal(image[0] == 7, labels == 3)
+    assert torch.equal(image[2] == PADDING, labels == VOID)
+
+
+def test_an_index_gives_the_same_in_any_order_and_process_state():
+    first, second = Crops(Painted(), 40, 32, (0.6, 1.9), seed=5), Crops(Painted(), 40, 32, (0.6, 1.9), seed=5)
+    first.epoch = second.epoch = 4
+    in_order = [first[index] for index in range(3)]
+    torch.manual_seed(99)
+    np.random.seed(99)  # noqa: NPY002 - the old global state must not matter either
+    for index in (2, 0, 0, 1):
+        image, labels = second[index]
+        assert torch.equal(image, in_order[index][0])
+        assert torch.equal(labels, in_order[index][1])
+
+
+def test_seed_epoch_and_index_each_matter():
+    split = Painted(images=2)
+    split.all[1] = split.all[0]
+
+    def crop(seed, epoch, index):
+        crops = Crops(split, 40, 32, (0.6, 1.9), seed)
+        crops.epoch = epoch
+        return crops[index][0]
+
+    one = crop(0, 1, 0)
+    assert torch.equal(one, crop(0, 1, 0))
+    # (1, 0, 0) and (0, 0, 1): the three are not merely added up.
+    for other in ((1, 1, 0), (0, 2, 0), (0, 1, 1), (1, 0, 0), (0, 0, 1)):
+        assert not torch.equal(one, crop(*other))
+
+
+@pytest.mark.usefixtures("plain")
+def test_the_zoom_keeps_to_its_range(monkeypatch):
+    sizes = []
+    resize = v2.functional.resize
+    monkeypatch.setattr(v2.functional, "resize", lambda x, size, **kw: sizes.append(tuple(size)) or resize(x, size, **kw))
+    crops = Crops(Painted(size=(160, 320)), 40, 32, (0.5, 2.0), seed=6)
+    for epoch in range(60):
+        crops.epoch = epoch
+        crops[0]
+    assert sizes[::2] == sizes[1::2]  # image and labels
+    zooms = np.array([height / 160 for height, _ in sizes[::2]])
+    assert all(abs(width / 320 - height / 160) < 0.005 for height, width in sizes)
+    assert 0.5 <= zooms.min() < 0.6
+    assert 1.7 < zooms.max() <= 2.0
+    assert 0.25 < (zooms < 1).mean() < 0.75  # as often smaller as larger
+
+
+def test_torchs_generator_is_left_alone():
+    crops = Crops(Painted(), 40, 32, (0.6, 1.9), seed=7)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    crops[0]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_an_image_is_decoded_once(monkeypatch):
+    split = Painted()
+    crops = Crops(split, 40, 32, (0.6, 1.9), seed=8)
+    kept = crops[0][0].clone()
+    crops.epoch = 1
+    crops[0]
+    crops.epoch = 0
+    assert torch.equal(crops[0][0], kept)  # the cached pixels were not changed
+    assert split.read == 1
+    monkeypatch.setattr("offramp.data.transforms.CACHE_BYTES", 0)
+    for _ in range(2):
+        crops[1]
+    assert split.read == 3
