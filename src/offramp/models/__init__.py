@@ -1,0 +1,1 @@
+"""Networks with exits: backbones, taps, heads, and the wrapper that joins them."""

@@ -1,0 +1,48 @@
+"""A network of two early exits on two classes, small enough to train in a test, and images drawn for it."""
+
+import numpy as np
+import pytest
+import torch
+
+from offramp.specs import ExitSpec, HeadSpec, NetworkSpec
+
+HEAD = HeadSpec(channels=4)
+TINY = NetworkSpec(
+    backbone="test_efficientnet",
+    num_classes=2,
+    final_head=HEAD,
+    exits=tuple(ExitSpec(tap=tap, head=HEAD) for tap in ("blocks.1.0", "blocks.2.0", "blocks.3.0")),
+)
+
+
+class HalfAndHalf:
+    """Four images of 32x48, dark above and light below."""
+
+    def __len__(self):
+        return 4
+
+    def pair(self, index):
+        rng = np.random.default_rng(index)
+        labels = np.repeat((np.arange(32) > 8 + 4 * index).astype(np.uint8)[:, None], 48, axis=1)
+        image = (labels * 120 + 40)[..., None] + rng.integers(0, 40, (32, 48, 3))
+        return image.astype(np.uint8), labels
+
+
+@pytest.fixture
+def split():
+    return HalfAndHalf()
+
+
+@pytest.fixture
+def network():
+    from offramp.models.multi_exit import build_network
+
+    torch.manual_seed(0)
+    return build_network(TINY)
+
+
+@pytest.fixture
+def batch(split):
+    pairs = [split.pair(index) for index in range(4)]
+    images = torch.stack([torch.from_numpy(image).permute(2, 0, 1).float() for image, _ in pairs])
+    return images, torch.stack([torch.from_numpy(labels).long() for _, labels in pairs])
