@@ -1,0 +1,1 @@
+"""The step `export`: a trained network to a package of ONNX graphs."""

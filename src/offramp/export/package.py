@@ -1,0 +1,144 @@
+"""The step `export`: from a finished run to a package that needs no torch."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+import torch
+
+from offramp.artifacts import MANIFEST, GraphEntry, HeadEntry, Manifest, Provenance
+from offramp.export.graph import IMAGE, EveryExit, Labels, Original, head_outputs, tap_output, to_onnx
+from offramp.export.stages import HeadCut, Piece, count_macs, cut, parameter_bytes
+from offramp.files import check_replaceable, new_folder, sha256_of
+from offramp.models.checkpoint import WEIGHTS, NetworkFile, load_network
+from offramp.models.multi_exit import MultiExitNetwork
+from offramp.policy import PIXEL_THRESHOLDS
+from offramp.progress import Progress, silent
+from offramp.specs import FINAL, ConfidenceKind, Size
+
+
+def export(
+    run: Path, out: Path, *, size: Size | None = None, confidence: ConfidenceKind = "top1", progress: Progress = silent
+) -> Manifest:
+    """Write the package `out` from the finished run `run`.
+
+    Args:
+        run: a run folder.
+        out: the package; an earlier package of that name is replaced, anything else is not.
+        size: width and height of the images that the package will take; the training images' by default.
+        confidence: what a pixel's confidence is.
+        progress: told of each graph.
+
+    Raises:
+        InputError: no finished run, or something else stands at `out`.
+
+    """
+    check_replaceable(out, marker=MANIFEST)
+    network, described = load_network(run)
+    width, height = size or described.size
+    every = EveryExit(network, confidence, described.object_classes)
+    model = to_onnx(every, torch.zeros(1, height, width, 3, dtype=torch.uint8), IMAGE, every.output_names)
+    progress("export", 1, 4)
+    exits = {name: _tap_of(network, name) for name in network.spec.exit_names}
+    depth = {tap: index for index, tap in enumerate(every.taps)}
+    cuts = [HeadCut(head_outputs(name), depth[tap]) for name, tap in exits.items()]
+    stages, heads = cut(model, [tap_output(tap) for tap in every.taps], cuts)
+    progress("export", 2, 4)
+    with new_folder(out, marker=MANIFEST) as folder:
+        stage_entries = tuple(_write(folder, f"stage-{index}.onnx", piece) for index, piece in enumerate(stages))
+        labels: dict[str, GraphEntry] = {}
+        head_entries = []
+        for index, (name, piece) in enumerate(zip(exits, heads, strict=True)):
+            shape = _shape(piece.model, head_outputs(name)[0])
+            entry = _labels(folder, labels, network, shape, width, height)
+            written = _write(folder, f"head-{index}.onnx", piece)
+            head_entries.append(
+                HeadEntry(
+                    **written.model_dump(),
+                    exit=name,
+                    tap=exits[name],
+                    stage=depth[exits[name]],
+                    scores_shape=shape,
+                    labels=entry,
+                )
+            )
+        progress("export", 3, 4)
+        original = _write(folder, "original.onnx", _original(network, head_entries[-1].scores_shape, width, height))
+        manifest = _manifest(described, (width, height), confidence, stage_entries, head_entries, labels, original, run)
+        manifest.save(folder / MANIFEST)
+    progress("export", 4, 4)
+    return manifest
+
+
+def _tap_of(network: MultiExitNetwork, exit_name: str) -> str:
+    return next((early.tap for early in network.spec.exits if early.name == exit_name), FINAL)
+
+
+def _write(folder: Path, name: str, piece: Piece) -> GraphEntry:
+    path = folder / name
+    onnx.save(piece.model, path)
+    return GraphEntry(
+        file=name,
+        sha256=sha256_of(path),
+        inputs=piece.inputs,
+        outputs=piece.outputs,
+        macs=count_macs(piece.model),
+        parameter_bytes=parameter_bytes(piece.model),
+    )
+
+
+def _shape(model: onnx.ModelProto, output: str) -> tuple[int, ...]:
+    value = next(value for value in model.graph.output if value.name == output)
+    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+
+
+def _labels(
+    folder: Path, written: dict[str, GraphEntry], network: MultiExitNetwork, shape: Sequence[int], width: int, height: int
+) -> str:
+    """Write the graph from class scores of this shape to labels, unless it is there; its file name."""
+    name = f"labels-{shape[2]}x{shape[3]}.onnx"
+    if name not in written:
+        scores = torch.zeros(*shape)
+        model = to_onnx(Labels(network.stride(scores, height), height, width), scores, "scores", ["labels"])
+        written[name] = _write(folder, name, Piece(model, ("scores",), ("labels",)))
+    return name
+
+
+def _original(network: MultiExitNetwork, shape: Sequence[int], width: int, height: int) -> Piece:
+    labels = Labels(network.stride(torch.zeros(*shape), height), height, width)
+    example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
+    return Piece(to_onnx(Original(network, labels), example, IMAGE, ["labels"]), (IMAGE,), ("labels",))
+
+
+def _manifest(
+    described: NetworkFile,
+    size: Size,
+    confidence: ConfidenceKind,
+    stages: tuple[GraphEntry, ...],
+    heads: list[HeadEntry],
+    labels: dict[str, GraphEntry],
+    original: GraphEntry,
+    run: Path,
+) -> Manifest:
+    hashes = [graph.sha256 for graph in (*stages, *heads, *labels.values())]
+    return Manifest(
+        package_id=hashlib.sha256("".join(hashes).encode()).hexdigest(),
+        classes=described.classes,
+        palette=described.palette,
+        size=size,
+        confidence=confidence,
+        pixel_thresholds=PIXEL_THRESHOLDS,
+        object_classes=described.object_classes,
+        stages=stages,
+        heads=tuple(heads),
+        labels=tuple(labels.values()),
+        original=original,
+        provenance=Provenance.now(
+            "export",
+            inputs={"weights": sha256_of(run / WEIGHTS), "training data": described.data_fingerprint},
+            options={"network": described.network.model_dump(mode="json")},
+        ),
+    )
