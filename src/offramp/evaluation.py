@@ -1,0 +1,172 @@
+"""The step `evaluate`: every exit over a labelled split -> Records; and, side by side, what a deployment really gains."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from offramp.artifacts import Provenance, Records, RecordsInfo
+from offramp.data.folder import Split, open_split
+from offramp.errors import InputError
+from offramp.metrics import Counts, count_pixels, miou
+from offramp.progress import Progress, silent
+from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.predictor import Predictor, fit
+from offramp.specs import EngineName
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def evaluate(
+    package: Path,
+    data: Path,
+    split: str,
+    *,
+    engine: EngineName = "onnxruntime",
+    threads: int = 0,
+    progress: Progress = silent,
+) -> Records:
+    """Ask every exit about every image of a split.
+
+    Images of another size than the package's are resized, and the label maps resized back: counts are at the labels'
+    resolution.
+
+    Args:
+        package: the package.
+        data: a dataset; its classes must be the package's.
+        split: train, val or test.
+        engine: onnxruntime or openvino.
+        threads: 0 for all.
+        progress: told of each image.
+
+    Raises:
+        InputError: bad package or data, or data with other classes.
+
+    """
+    network = StagedNetwork(package, open_engine(engine, threads))
+    samples = open_split(data, split)
+    require_same_classes(samples, network.manifest.classes)
+    counts = [_ask_all(network, samples, index, progress) for index in range(len(samples))]
+    correct, predicted, labelled, sure = (np.stack(arrays) for arrays in zip(*counts, strict=True))
+    info = RecordsInfo(
+        package_id=network.manifest.package_id,
+        split=split,
+        data_fingerprint=samples.fingerprint(),
+        classes=network.manifest.classes,
+        exits=network.exits,
+        images=tuple(sample.name for sample in samples.samples),
+        engine=engine,
+        precision=network.engine.precision,
+        provenance=Provenance.now("evaluate", inputs={"package": network.manifest.package_id}, options={"split": split}),
+    )
+    return Records(info, correct, predicted, labelled, sure)
+
+
+def _ask_all(network: StagedNetwork, samples: Split, index: int, progress: Progress) -> tuple[Counts, Counts, Counts, Counts]:
+    """One image: correct (E, C), predicted (E, C), labelled (C,), sure (E, regions, GRID)."""
+    image, labels = samples.pair(index)
+    classes = len(network.manifest.classes)
+    correct, predicted, sure = [], [], []
+    labelled = np.zeros(classes, np.int64)
+    for found in network.iter_exits(fit(image, network.manifest.size)):
+        answer = resize_labels(found.labels(), labels.shape)
+        right, answered, labelled = count_pixels(answer, labels, classes)
+        correct.append(right)
+        predicted.append(answered)
+        sure.append(found.sure.astype(np.int64))
+    progress(f"evaluate {samples.name}", index + 1, len(samples))
+    return np.stack(correct), np.stack(predicted), labelled, np.stack(sure)
+
+
+def resize_labels(labels: Pixels, shape: tuple[int, ...]) -> Pixels:
+    """Labels (H, W) at another resolution, nearest neighbour."""
+    if labels.shape == shape:
+        return labels
+    return np.asarray(Image.fromarray(labels).resize((shape[1], shape[0]), Image.Resampling.NEAREST))
+
+
+def require_same_classes(samples: Split, classes: tuple[str, ...]) -> None:
+    """Refuse data whose classes are not the package's.
+
+    Raises:
+        InputError: naming the first difference.
+
+    """
+    names = samples.classes.names
+    if names != classes:
+        pairs = zip((*names, *[None] * len(classes)), (*classes, *[None] * len(names)), strict=False)
+        index, (got, wanted) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
+        raise InputError(
+            f"{samples.root} has {len(names)} classes, the package {len(classes)}; the first difference is class {index}: "
+            f"{got!r} against {wanted!r}; give the data that the package was trained for"
+        )
+
+
+@dataclass(frozen=True)
+class SideBySide:
+    """A deployment and the original network on the same images, image by image in turn, in one run."""
+
+    miou: float
+    original_miou: float
+    latencies_ms: tuple[float, ...]
+    original_latencies_ms: tuple[float, ...]
+    exits: tuple[str, ...]
+    """The exit that each image left at."""
+
+    @property
+    def latency_ratio(self) -> float:
+        """Mean latency, the original's as 1."""
+        return float(np.mean(self.latencies_ms) / np.mean(self.original_latencies_ms))
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Share of images that left at each exit."""
+        return {name: self.exits.count(name) / len(self.exits) for name in dict.fromkeys(self.exits)}
+
+
+def side_by_side(
+    predictor: Predictor, original: Callable[[Pixels], Pixels], data: Path, split: str, *, progress: Progress = silent
+) -> SideBySide:
+    """Run a deployment and the original network over a split with labels, both for real, and time both with one clock.
+
+    Args:
+        predictor: the deployment.
+        original: image of the package's size (H, W, 3) to labels (H, W); see `StagedNetwork.load_original`.
+        data: a dataset.
+        split: train, val or test.
+        progress: told of each image.
+
+    Raises:
+        InputError: bad data, or other classes than the package's.
+
+    """
+    samples = open_split(data, split)
+    require_same_classes(samples, predictor.manifest.classes)
+    classes = len(predictor.manifest.classes)
+    size = predictor.manifest.size
+    ours, theirs = np.zeros((3, classes), np.int64), np.zeros((3, classes), np.int64)
+    latencies, original_latencies, exits = [], [], []
+    for subject in (original, predictor):  # a first run is slower than those after it
+        subject(np.zeros((size[1], size[0], 3), np.uint8))
+    for index in range(len(samples)):
+        image, labels = samples.pair(index)
+        # Who goes first alternates: neither profits from a cache that the other has warmed.
+        for turn in (0, 1):
+            if turn == index % 2:
+                answer = predictor(image)
+                ours += np.stack(count_pixels(answer.labels, labels, classes))
+                latencies.append(answer.latency_ms)
+                exits.append(answer.exit)
+            else:
+                started = time.perf_counter()
+                whole = resize_labels(original(fit(image, size)), labels.shape)
+                original_latencies.append((time.perf_counter() - started) * 1e3)
+                theirs += np.stack(count_pixels(whole, labels, classes))
+        progress(f"run {split} side by side", index + 1, len(samples))
+    return SideBySide(float(miou(*ours)), float(miou(*theirs)), tuple(latencies), tuple(original_latencies), tuple(exits))

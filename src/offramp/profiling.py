@@ -1,0 +1,96 @@
+"""The step `profile`: what every stage, head and label map costs on this device -> Profile. Raw times are kept.
+
+Passes take turns with the original network, so that a drift of the machine's speed meets both alike.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from offramp.artifacts import Measurement, Profile, Provenance, device_name
+from offramp.errors import InputError
+from offramp.progress import Progress, silent
+from offramp.runtime.engines import StagedNetwork, engine_version, open_engine
+from offramp.specs import EngineName
+
+WARM_UP = 3
+
+
+def profile(
+    package: Path,
+    *,
+    engine: EngineName = "onnxruntime",
+    threads: int = 0,
+    passes: int = 30,
+    progress: Progress = silent,
+) -> Profile:
+    """Time every step of a package.
+
+    Args:
+        package: the package.
+        engine: onnxruntime or openvino.
+        threads: 0 for all.
+        passes: how often each step is timed.
+        progress: told of each pass.
+
+    Raises:
+        InputError: bad package, engine or number of passes.
+
+    """
+    if passes < 1:
+        raise InputError(f"passes must be at least 1, got {passes}")
+    network = StagedNetwork(package, open_engine(engine, threads))
+    manifest = network.manifest
+    original = network.load_original()
+    width, height = manifest.size
+    # Noise, not zeros: some processors are faster on zeros. Times do not depend on what the image shows.
+    image = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    times: dict[str, list[float]] = defaultdict(list)
+    for number in range(WARM_UP + passes):
+        kept = number >= WARM_UP
+        for name, latency_ms in _one_pass(network, image).items():
+            times[name] += [latency_ms] if kept else []
+        if original is not None:
+            started = time.perf_counter()
+            original(image)
+            times["original"] += [(time.perf_counter() - started) * 1e3] if kept else []
+        progress(f"profile on {engine}", number + 1, WARM_UP + passes)
+
+    def measured(name: str) -> Measurement:
+        return Measurement(times_ms=tuple(times[name]))
+
+    return Profile(
+        package_id=manifest.package_id,
+        engine=engine,
+        engine_version=engine_version(engine),
+        threads=network.engine.threads,
+        precision=network.engine.precision,
+        device=device_name(),
+        exits=network.exits,
+        exit_stages=tuple(head.stage for head in network.heads),
+        stages=tuple(measured(f"stage {index}") for index in range(network.heads[-1].stage + 1)),
+        heads={name: measured(f"head {name}") for name in network.exits},
+        labels={name: measured(f"labels {name}") for name in network.exits},
+        original=measured("original") if original is not None else None,
+        peak_memory_bytes=peak_memory_bytes(),
+        provenance=Provenance.now("profile", inputs={"package": manifest.package_id}, options={"passes": passes}),
+    )
+
+
+def _one_pass(network: StagedNetwork, image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> dict[str, float]:
+    for found in network.iter_exits(image):
+        found.labels()
+    return found.steps_ms
+
+
+def peak_memory_bytes() -> int:
+    """The most memory that this process has held so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    return peak if sys.platform == "darwin" else peak * 1024

@@ -1,0 +1,58 @@
+"""The step `trim`: a package and a deployment -> the package of the chosen exits alone.
+
+Only the manifest is edited and files are left out, so it works on the device, without torch or ONNX tools.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from offramp.artifacts import MANIFEST, Deployment, Manifest, Provenance, load_json, load_manifest, require_same_package
+from offramp.errors import InputError
+from offramp.files import check_replaceable, new_folder, sha256_of
+
+
+def trim(package: Path, deployment: Path, out: Path) -> Manifest:
+    """Write the package `out` with the stages and heads that the deployment uses.
+
+    Args:
+        package: an overprovisioned package.
+        deployment: a file that `offramp search` made for it.
+        out: the new package; an earlier one of that name is replaced, unless it is `package` itself.
+
+    Raises:
+        InputError: the parts do not belong together, or something else stands at `out`.
+
+    """
+    if out.resolve() == package.resolve():
+        raise InputError(f"will not trim {package} into itself: the other exits would be lost; choose another --out")
+    check_replaceable(out, marker=MANIFEST)
+    manifest = load_manifest(package)
+    chosen = load_json(deployment, Deployment)
+    require_same_package(manifest.package_id, deployment=chosen.package_id)
+    heads = tuple(manifest.head(name) for name in chosen.exits)
+    if [head.stage for head in heads] != sorted(head.stage for head in heads):
+        raise InputError(f"damaged deployment {deployment}: its exits are not in order of depth; search again")
+    stages = manifest.stages[: heads[-1].stage + 1]
+    needed = {head.labels for head in heads}
+    labels = tuple(entry for entry in manifest.labels if entry.file in needed)
+    package_id = hashlib.sha256("".join(graph.sha256 for graph in (*stages, *heads, *labels)).encode()).hexdigest()
+    trimmed = Manifest(
+        **{
+            **{name: getattr(manifest, name) for name in Manifest.model_fields},
+            "package_id": package_id,
+            "stages": stages,
+            "heads": heads,
+            "labels": labels,
+            "original": None,
+            "deployments": (chosen,),
+            "provenance": Provenance.now("trim", inputs={"package": manifest.package_id, "deployment": sha256_of(deployment)}),
+        }
+    )
+    with new_folder(out, marker=MANIFEST) as folder:
+        for graph in (*stages, *heads, *labels):
+            shutil.copyfile(package / graph.file, folder / graph.file)
+        trimmed.save(folder / MANIFEST)
+    return trimmed

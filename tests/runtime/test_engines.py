@@ -1,0 +1,119 @@
+"""One contract for every engine: answers, laziness, refusals."""
+
+import numpy as np
+import pytest
+import torch
+
+from offramp.errors import InputError
+from offramp.models.checkpoint import load_network
+from offramp.runtime.engines import ENGINES, StagedNetwork, open_engine
+from offramp.specs import FINAL
+
+
+@pytest.fixture(params=list(ENGINES))
+def engine(request):
+    if request.param == "openvino":
+        pytest.importorskip("openvino")
+    return open_engine(request.param, 1)
+
+
+@pytest.fixture(scope="module")
+def image():
+    return np.random.default_rng(6).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+
+
+def watched(engine, counts):
+    """The engine, with a tally of every graph that it runs."""
+    load = engine.load
+
+    def counting_load(path, entry):
+        graph = load(path, entry)
+
+        def run(inputs):
+            counts.append(path.stem)
+            return graph(inputs)
+
+        return run
+
+    engine.load = counting_load
+    return engine
+
+
+def test_exits_equal_pytorch(engine, trained_run, package, image):
+    network, _ = load_network(trained_run)
+    with torch.no_grad():
+        wanted = network(torch.from_numpy(image).permute(2, 0, 1)[None].float())
+    found = list(StagedNetwork(package, engine).iter_exits(image))
+    assert [answer.exit for answer in found] == list(wanted)
+    for answer in found:
+        confidence = wanted[answer.exit].softmax(dim=1).amax(dim=1)[0].numpy()
+        np.testing.assert_allclose(answer.confidence, confidence, atol=1e-5)
+        assert answer.sure.shape == (3, 32)
+        assert answer.sure[0, 0] == confidence.size
+
+
+def test_who_stops_asking_stops_the_work(engine, package, image):
+    ran = []
+    network = StagedNetwork(package, watched(engine, ran))
+    exits = network.iter_exits(image)
+    next(exits)
+    assert ran == ["stage-0", "head-0"]
+    next(exits)
+    exits.close()
+    assert ran == ["stage-0", "head-0", "stage-1", "head-1"]
+
+
+def test_heads_that_are_not_asked_do_not_run(engine, package, image):
+    ran = []
+    network = StagedNetwork(package, watched(engine, ran))
+    (only,) = network.iter_exits(image, [FINAL])
+    assert ran == ["stage-0", "stage-1", "stage-2", "head-2"]
+    only.labels()
+    assert ran[4:] == [network.manifest.head(FINAL).labels.removesuffix(".onnx")]
+    assert list(only.steps_ms) == ["stage 0", "stage 1", "stage 2", "head final", "labels final"]
+
+
+def test_nothing_deeper_than_asked_is_loaded(engine, package, image):
+    loaded = []
+    load = engine.load
+    engine.load = lambda path, entry: loaded.append(path.stem) or load(path, entry)
+    network = StagedNetwork(package, engine)
+    loaded.clear()
+    network = StagedNetwork(package, engine, exits=network.exits[:1])
+    assert loaded == ["stage-0", "head-0", network.heads[0].labels.removesuffix(".onnx")]
+    assert [answer.exit for answer in network.iter_exits(image)] == [network.heads[0].exit]
+
+
+def test_an_answer_outlives_the_next_image(engine, package, image):
+    network = StagedNetwork(package, engine)
+    (first,) = network.iter_exits(image, [FINAL])
+    labels, confidence, sure = first.labels().copy(), first.confidence.copy(), first.sure.copy()
+    kept = first.labels()
+    for other in network.iter_exits(255 - image):
+        other.labels()
+    np.testing.assert_array_equal(first.confidence, confidence)
+    np.testing.assert_array_equal(first.sure, sure)
+    np.testing.assert_array_equal(kept, labels)
+
+
+def test_the_original_gives_the_final_exits_labels(engine, package, image):
+    network = StagedNetwork(package, engine)
+    (final,) = network.iter_exits(image, [FINAL])
+    assert (network.load_original()(image) == final.labels()).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    "wrong", [np.zeros((96, 64, 3), np.uint8), np.zeros((64, 96, 3), np.float32), np.zeros((64, 96), np.uint8)]
+)
+def test_other_sizes_and_types_are_refused(engine, package, wrong):
+    with pytest.raises(InputError, match=r"uint8 images of shape \(64, 96, 3\)"):
+        next(StagedNetwork(package, engine).iter_exits(wrong))
+
+
+def test_unknown_exit_engine_and_threads_are_refused(engine, package):
+    with pytest.raises(InputError, match="no exit 'first'.*final"):
+        StagedNetwork(package, engine, exits=["first"])
+    with pytest.raises(InputError, match="onnxruntime"):
+        open_engine("tensorflow")
+    with pytest.raises(InputError, match="threads"):
+        open_engine("onnxruntime", -1)

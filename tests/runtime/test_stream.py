@@ -1,0 +1,193 @@
+"""Images, folders and videos in; label maps, overlays and a run log out."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from offramp.artifacts import RunLog, load_json
+from offramp.errors import InputError
+from offramp.runtime.predictor import Predictor
+from offramp.runtime.stream import RUN_LOG, open_source, run
+
+
+@pytest.fixture(scope="module")
+def predictor(package):
+    return Predictor(package, threads=1, mode="anytime")
+
+
+def pixels(seed, size=(96, 64)):
+    return np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three images, written in another order than that of their names; one has another size."""
+    path = tmp_path / "camera"
+    path.mkdir()
+    for seed, name, size in ((0, "c.png", (96, 64)), (1, "a.bmp", (70, 50)), (2, "b.PNG", (96, 64))):
+        Image.fromarray(pixels(seed, size)).save(path / name)
+    (path / "notes.txt").write_text("not an image")
+    (path / "._a.jpg").write_bytes(b"what some systems leave beside a file")
+    return path
+
+
+def written(out):
+    return sorted(path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file())
+
+
+def labels_of(path):
+    with Image.open(path) as picture:
+        return picture.mode, np.array(picture), picture.getpalette()
+
+
+def test_an_image(predictor, tmp_path):
+    Image.fromarray(pixels(5)).save(tmp_path / "scene.png")
+    log = run(tmp_path / "scene.png", predictor, tmp_path / "out")
+    assert written(tmp_path / "out") == ["labels/scene.png", "overlays/scene.jpg", RUN_LOG]
+    assert [frame.name for frame in log.frames] == ["scene"]
+
+
+def test_a_folder_in_the_order_of_its_names(predictor, folder, tmp_path):
+    told = []
+    out = tmp_path / "out"
+    log = run(folder, predictor, out, progress=lambda *step: told.append(step))
+    assert written(out) == [*(f"labels/{name}.png" for name in "abc"), *(f"overlays/{name}.jpg" for name in "abc"), RUN_LOG]
+    assert [frame.name for frame in log.frames] == ["a", "b", "c"]
+    assert [(done, total) for _, done, total in told] == [(1, 3), (2, 3), (3, 3)]
+    assert load_json(out / RUN_LOG, RunLog) == log
+    assert (log.package_id, log.mode, log.exits) == (predictor.manifest.package_id, "anytime", predictor.exits)
+
+
+def test_label_files_are_palette_pngs_of_the_predictors_labels(predictor, folder, tmp_path):
+    run(folder, predictor, tmp_path / "out")
+    palette = [channel for colour in predictor.manifest.palette for channel in colour]
+    for name, file in (("a", "a.bmp"), ("b", "b.PNG"), ("c", "c.png")):
+        mode, labels, colours = labels_of(tmp_path / "out" / "labels" / f"{name}.png")
+        assert mode == "P"
+        assert colours[: len(palette)] == palette
+        np.testing.assert_array_equal(labels, predictor(folder / file).labels)
+
+
+def test_overlays_mix_image_and_colours(predictor, folder, tmp_path):
+    run(folder, predictor, tmp_path / "out")
+    image = np.asarray(Image.open(folder / "c.png")).astype(float)
+    colours = np.array(predictor.manifest.palette, float)[predictor(folder / "c.png").labels]
+    with Image.open(tmp_path / "out" / "overlays" / "c.jpg") as picture:
+        got = np.asarray(picture).astype(float)
+    # JPEG loses detail of noise, not the mean of 8x8 pixels.
+    blocks = [array.reshape(8, 8, 12, 8, 3).mean(axis=(1, 3)) for array in (got, (image + colours) / 2)]
+    np.testing.assert_allclose(*blocks, atol=6)
+
+
+def test_the_run_log_tells_steps_and_deadlines(predictor, folder, tmp_path):
+    first = predictor.exits[0]
+    log = run(folder, predictor, tmp_path / "out", deadline_ms=1e-6)
+    for frame in log.frames:
+        assert list(frame.steps_ms) == ["stage 0", f"head {first}", f"labels {first}"]
+        assert 0 < sum(frame.steps_ms.values()) <= frame.latency_ms
+        assert (frame.exit, frame.deadline_ms, frame.met) == (first, 1e-6, False)
+    late = run(folder, predictor, tmp_path / "out", deadline_ms=600_000)
+    assert [(frame.exit, frame.met) for frame in late.frames] == [("final", True)] * 3
+    assert load_json(tmp_path / "out" / RUN_LOG, RunLog) == late, "an earlier run's folder is written into again"
+
+
+def test_a_broken_image_does_not_cost_the_answers_before_it(predictor, folder, tmp_path):
+    (folder / "b.PNG").write_bytes((folder / "b.PNG").read_bytes()[:200])
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"b\.PNG"):
+        run(folder, predictor, out)
+    assert written(out) == ["labels/a.png", "overlays/a.jpg", RUN_LOG]
+    assert [frame.name for frame in load_json(out / RUN_LOG, RunLog).frames] == ["a"]
+
+
+def test_an_interruption_does_not_cost_the_answers_before_it(predictor, folder, tmp_path):
+    def interrupt(_, done, __):
+        if done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, predictor, tmp_path / "out", progress=interrupt)
+    assert [frame.name for frame in load_json(tmp_path / "out" / RUN_LOG, RunLog).frames] == ["a", "b"]
+
+
+def test_a_run_that_answers_nothing_leaves_nothing_in_the_way(predictor, folder, tmp_path):
+    whole = (folder / "a.bmp").read_bytes()
+    (folder / "a.bmp").write_bytes(whole[:100])
+    with pytest.raises(InputError, match=r"a\.bmp"):
+        run(folder, predictor, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    (folder / "a.bmp").write_bytes(whole)
+    assert len(run(folder, predictor, tmp_path / "out").frames) == 3
+
+
+def test_somebodys_folder_is_not_written_into(predictor, folder, tmp_path):
+    out = tmp_path / "dataset"
+    (out / "labels").mkdir(parents=True)
+    (out / "labels" / "a.png").write_text("drawn by hand")
+    with pytest.raises(InputError, match="no earlier run's folder"):
+        run(folder, predictor, out)
+    assert written(out) == ["labels/a.png"]
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(InputError, match="no earlier run's folder"):
+        run(folder, predictor, tmp_path / "file")
+    (tmp_path / "empty").mkdir()
+    assert len(run(folder, predictor, tmp_path / "empty").frames) == 3
+
+
+def test_a_place_that_cannot_be_written_is_an_input_error(predictor, folder, tmp_path):
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(InputError, match="cannot write"):
+        run(folder, predictor, tmp_path / "file" / "out")
+
+
+def test_inputs_that_hold_no_frames_are_refused(predictor, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("not an image")
+    (tmp_path / "text.txt").write_text("not an image")
+    for name, reason in (("empty", "no images in"), ("absent.png", "no such input"), ("text.txt", "cannot read the image")):
+        with pytest.raises(InputError, match=reason) as caught:
+            run(tmp_path / name, predictor, tmp_path / "out")
+        assert name in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_would_write_the_same_files_are_refused(predictor, folder, tmp_path):
+    # Sorted by name, twins need not be neighbours.
+    Image.fromarray(pixels(7)).save(folder / "a.b.png")
+    Image.fromarray(pixels(7)).save(folder / "a.png")
+    with pytest.raises(InputError, match=r"a\.bmp and .*a\.png would write the same files"):
+        run(folder, predictor, tmp_path / "out")
+
+
+@pytest.fixture
+def video(tmp_path):
+    """Four frames, each of one grey."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "drive.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(4):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 40 + 50 * number, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def test_a_video_frame_by_frame(predictor, video, tmp_path):
+    assert open_source(video).total == 4
+    levels = [float(image.mean()) for _, image in open_source(video).frames]
+    assert levels == pytest.approx([40, 90, 140, 190], abs=4)
+    log = run(video, predictor, tmp_path / "out")
+    names = [f"drive-{number:06d}" for number in range(4)]
+    assert [frame.name for frame in log.frames] == names
+    for name, (_, image) in zip(names, open_source(video).frames, strict=True):
+        np.testing.assert_array_equal(labels_of(tmp_path / "out" / "labels" / f"{name}.png")[1], predictor(image).labels)
+
+
+@pytest.mark.parametrize("content", [b"", b"no video", bytes(5000)])
+def test_what_is_no_video_is_refused(predictor, tmp_path, content):
+    pytest.importorskip("av")
+    (tmp_path / "drive.mp4").write_bytes(content)
+    with pytest.raises(InputError, match=r"cannot read the video .*drive\.mp4"):
+        run(tmp_path / "drive.mp4", predictor, tmp_path / "out")

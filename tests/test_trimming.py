@@ -1,0 +1,190 @@
+"""What a trimmed package keeps, and that it answers as the whole one did."""
+
+import json
+
+import numpy as np
+import pytest
+
+from offramp.artifacts import MANIFEST, Deployment, Expected, Provenance, load_manifest
+from offramp.errors import InputError
+from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.predictor import Predictor
+from offramp.specs import SearchSpec
+from offramp.trimming import trim
+
+EXPECTED = Expected(
+    miou=0.5,
+    miou_interval=(0.4, 0.6),
+    final_miou=0.5,
+    latency_ms=1.0,
+    latency_interval=(1.0, 1.0),
+    worst_latency_ms=1.0,
+    final_latency_ms=1.0,
+    shares={},
+    images=2,
+    candidates=1,
+)
+
+
+@pytest.fixture
+def whole(package):
+    return load_manifest(package)
+
+
+@pytest.fixture
+def deploy(whole, tmp_path):
+    """Write a deployment of the package; it takes the indices of its exits."""
+
+    def write(*indices, **changes):
+        values = {
+            "mode": "anytime",
+            "exits": tuple(whole.exits[index] for index in indices),
+            "limits": SearchSpec(mode="anytime"),
+            "expected": EXPECTED,
+            "package_id": whole.package_id,
+            "engine": "onnxruntime",
+            "threads": 1,
+            "provenance": Provenance(made_by="test", created=""),
+        }
+        path = tmp_path / "deployment.json"
+        Deployment(**{**values, **changes}).save(path)
+        return path
+
+    return write
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# Head of each exit: head-N; its labels graph is named after its resolution.
+KEPT = {
+    (0,): {"stage-0.onnx", "head-0.onnx", "labels-16x24.onnx"},
+    (1,): {"stage-0.onnx", "stage-1.onnx", "head-1.onnx", "labels-8x12.onnx"},
+    (0, 2): {
+        "stage-0.onnx",
+        "stage-1.onnx",
+        "stage-2.onnx",
+        "head-0.onnx",
+        "head-2.onnx",
+        "labels-16x24.onnx",
+        "labels-4x6.onnx",
+    },
+}
+
+
+@pytest.mark.parametrize("indices", list(KEPT))
+def test_only_the_files_that_are_needed_unchanged(package, deploy, tmp_path, indices):
+    trim(package, deploy(*indices), tmp_path / "out")
+    kept, before = files(tmp_path / "out"), files(package)
+    assert set(kept) == {MANIFEST, *KEPT[indices]}
+    for name in KEPT[indices]:
+        assert kept[name] == before[name]
+    assert set(before) > set(kept), "the whole package is left as it is"
+
+
+@pytest.mark.parametrize("indices", list(KEPT))
+def test_the_manifest_keeps_what_it_says_of_the_network(package, whole, deploy, tmp_path, indices):
+    returned = trim(package, deploy(*indices), tmp_path / "out")
+    got = load_manifest(tmp_path / "out")
+    assert got == returned
+    untouched = (
+        "classes",
+        "palette",
+        "size",
+        "precision",
+        "confidence",
+        "pixel_thresholds",
+        "object_classes",
+        "format",
+        "kind",
+    )
+    for name in untouched:
+        assert getattr(got, name) == getattr(whole, name)
+    assert got.heads == tuple(whole.heads[index] for index in indices)
+    assert got.stages == whole.stages[: whole.heads[indices[-1]].stage + 1]
+    assert got.original is None
+    assert [deployment.exits for deployment in got.deployments] == [got.exits]
+    assert got.package_id != whole.package_id
+    assert got.provenance.inputs["package"] == whole.package_id
+
+
+def test_two_trimmings_have_an_identity_of_their_own(package, deploy, tmp_path):
+    ids = [trim(package, deploy(*indices), tmp_path / "out").package_id for indices in KEPT]
+    assert len(set(ids)) == len(KEPT)
+    assert trim(package, deploy(0, 2), tmp_path / "again").package_id == ids[-1]
+
+
+@pytest.mark.parametrize("indices", list(KEPT))
+def test_answers_are_those_of_the_whole_package(package, whole, deploy, tmp_path, indices):
+    trim(package, deploy(*indices), tmp_path / "out")
+    image = np.random.default_rng(2).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    exits = [whole.exits[index] for index in indices]
+    wanted = [
+        (found.exit, found.labels(), found.confidence, found.sure)
+        for found in StagedNetwork(package, open_engine("onnxruntime", 1)).iter_exits(image, exits)
+    ]
+    predictor = Predictor(tmp_path / "out", threads=1)
+    assert predictor.mode == "anytime"
+    for (name, labels, confidence, sure), got in zip(wanted, predictor.network.iter_exits(image), strict=True):
+        assert got.exit == name
+        np.testing.assert_array_equal(got.labels(), labels)
+        np.testing.assert_array_equal(got.confidence, confidence)
+        np.testing.assert_array_equal(got.sure, sure)
+    np.testing.assert_array_equal(predictor(image).labels, wanted[-1][1])
+
+
+def test_a_trimmed_package_is_still_checked(package, deploy, tmp_path):
+    trim(package, deploy(0, 2), tmp_path / "out")
+    head = tmp_path / "out" / "head-2.onnx"
+    head.write_bytes(head.read_bytes() + b"?")
+    with pytest.raises(InputError, match="hash differs"):
+        load_manifest(tmp_path / "out")
+
+
+def test_a_deployment_of_another_package_is_refused(package, deploy, tmp_path):
+    with pytest.raises(InputError, match="deployment belongs to another package"):
+        trim(package, deploy(0, package_id="b" * 64), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_deployment_with_strange_exits_is_refused(package, whole, deploy, tmp_path):
+    with pytest.raises(InputError, match=r"no exit 'other'"):
+        trim(package, deploy(exits=("other",)), tmp_path / "out")
+    with pytest.raises(InputError, match="not in order of depth"):
+        trim(package, deploy(2, 0), tmp_path / "out")
+    path = deploy(0, 2)
+    raw = json.loads(path.read_text())
+    path.write_text(json.dumps({**raw, "exits": [whole.exits[0]] * 2}))
+    with pytest.raises(InputError, match=r"damaged deployment .*named twice"):
+        trim(package, path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_package_is_not_trimmed_into_itself(package, deploy):
+    before = files(package)
+    for out in (package, package / ".." / package.name):
+        with pytest.raises(InputError, match="into itself"):
+            trim(package, deploy(0), out)
+    assert files(package) == before
+
+
+def test_somebodys_folder_is_not_replaced(package, deploy, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "thesis").write_text("years")
+    with pytest.raises(InputError, match="will not replace"):
+        trim(package, deploy(0), tmp_path / "out")
+    assert files(tmp_path / "out") == {"thesis": b"years"}
+
+
+def test_an_earlier_package_is_replaced(package, deploy, tmp_path):
+    trim(package, deploy(0, 2), tmp_path / "out")
+    trim(package, deploy(1), tmp_path / "out")
+    assert set(files(tmp_path / "out")) == {MANIFEST, *KEPT[(1,)]}
+
+
+def test_it_needs_a_package_and_a_deployment(package, deploy, tmp_path):
+    with pytest.raises(InputError, match="not a package"):
+        trim(tmp_path / "nothing", deploy(0), tmp_path / "out")
+    with pytest.raises(InputError, match="says it is 'package'"):
+        trim(package, package / MANIFEST, tmp_path / "out")
