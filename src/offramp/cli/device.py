@@ -1,0 +1,229 @@
+"""The verbs that a device needs, none of which needs torch: evaluate, profile, search, trim, run, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from offramp.cli.options import Engine, Json, Threads, checked, need, say, show
+from offramp.console import print_table, showing_progress
+from offramp.errors import InputError
+from offramp.specs import Mode, SearchSpec
+
+
+def evaluate(
+    package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="A package.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="A dataset with the package's classes.")],
+    out: Annotated[Path, typer.Option(metavar="RECORDS", help="The records file to make.")],
+    split: Annotated[str, typer.Option(help="train, val or test: search takes val only.")] = "val",
+    engine: Engine = "onnxruntime",
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Ask every exit about every image of a split and record what it answered.
+
+    Example: offramp evaluate package scenes --split val --out val.records
+    """
+    from offramp.evaluation import evaluate as step
+    from offramp.metrics import iou, miou
+
+    with showing_progress() as progress:
+        records = step(package, data, split, engine=engine, threads=threads, progress=progress)
+    records.save(out)
+    sums = (records.correct.sum(axis=0), records.predicted.sum(axis=0), records.labelled.sum(axis=0)[None])
+    means = dict(zip(records.info.exits, (float(value) for value in miou(*sums)), strict=True))
+
+    def people() -> None:
+        rows = [
+            [name, f"{means[name]:.3f}", *(f"{value:.3f}" for value in values)]
+            for name, values in zip(records.info.exits, iou(*sums), strict=True)
+        ]
+        print_table(f"{split}: {len(records.info.images)} images", ["exit", "mIoU", *records.info.classes], rows)
+
+    show(as_json, {"records": str(out), "split": split, "images": len(records.info.images), "miou": means}, people)
+
+
+def profile(
+    package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="A package.")],
+    out: Annotated[Path, typer.Option(metavar="PROFILE", help="The profile file to make.")],
+    engine: Engine = "onnxruntime",
+    threads: Threads = 0,
+    passes: Annotated[int, typer.Option(help="How often each step is timed.", min=1)] = 30,
+    as_json: Json = False,
+) -> None:
+    """Time every stage, head and label map on this device.
+
+    Example: offramp profile package --out here.profile --threads 1
+    """
+    from offramp.profiling import profile as step
+
+    with showing_progress() as progress:
+        measured = step(package, engine=engine, threads=threads, passes=passes, progress=progress)
+    measured.save(out)
+    original = measured.original.median_ms if measured.original else None
+    latency = {name: measured.latency_ms((name,)) for name in measured.exits}
+
+    def people() -> None:
+        rows = [
+            [
+                name,
+                f"{sum(m.median_ms for m in measured.stages[: stage + 1]):.2f}",
+                f"{measured.heads[name].median_ms:.2f}",
+                f"{measured.labels[name].median_ms:.2f}",
+                f"{latency[name]:.2f}",
+                f"{latency[name] / original:.2f}" if original else "",
+            ]
+            for name, stage in zip(measured.exits, measured.exit_stages, strict=True)
+        ]
+        if original:
+            rows.append(["original network", "", "", "", f"{original:.2f}", "1.00"])
+        title = f"{measured.device}, {engine} {measured.engine_version}, {measured.threads} threads, {measured.precision}"
+        print_table(f"{title}: median ms", ["exit", "stages", "head", "labels", "whole", "of the original"], rows)
+
+    values = {
+        "profile": str(out),
+        "latency_ms": latency,
+        "original_ms": original,
+        "peak_memory_bytes": measured.peak_memory_bytes,
+    }
+    show(as_json, values, people)
+
+
+def search(
+    records: Annotated[Path, typer.Option(metavar="RECORDS", help="What the exits answered, on val.")],
+    profile: Annotated[Path, typer.Option(metavar="PROFILE", help="What they cost on the device.")],
+    mode: Annotated[Mode, typer.Option(help="How the package will be run.")],
+    out: Annotated[Path, typer.Option(metavar="DEPLOYMENT", help="The deployment file to make.")],
+    max_latency_ms: Annotated[float | None, typer.Option(help="Mean latency allowed.")] = None,
+    max_drop_pp: Annotated[float | None, typer.Option(help="Points of mIoU that may be lost against the final exit.")] = None,
+    min_miou: Annotated[float | None, typer.Option(help="mIoU wanted, 0 to 1.")] = None,
+    max_exits: Annotated[int, typer.Option(help="Early exits of an input-dependent deployment.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Choose exits and thresholds that meet the limits: least latency for an accuracy, or most accuracy for a latency.
+
+    Example: offramp search --records val.records --profile here.profile --mode input-dependent --out chosen.json
+    """
+    from offramp.artifacts import Profile, load_json, load_records
+    from offramp.files import sha256_of
+    from offramp.search import search as step
+
+    spec = checked(
+        SearchSpec, mode=mode, max_latency_ms=max_latency_ms, max_drop_pp=max_drop_pp, min_miou=min_miou, max_exits=max_exits
+    )
+    parts = load_records(records), load_json(profile, Profile)
+    with showing_progress() as progress:
+        hashes = {"records": sha256_of(records), "profile": sha256_of(profile)}
+        deployment = step(*parts, spec, inputs=hashes, progress=progress)
+    deployment.save(out)
+    expected = deployment.expected
+
+    def people() -> None:
+        thresholds = [f"{value:.4f}" for value in deployment.image_thresholds]
+        thresholds += [""] * (len(deployment.exits) - len(thresholds))
+        rows = [
+            [name, threshold, f"{expected.shares.get(name, 0):.1%}"]
+            for name, threshold in zip(deployment.exits, thresholds, strict=True)
+        ]
+        print_table(
+            f"{mode}: chosen from {expected.candidates:,} candidates", ["exit", "leave at score", "share of images"], rows
+        )
+        low, high = expected.miou_interval
+        say(f"expected mIoU {expected.miou:.3f} ({low:.3f} to {high:.3f}), final exit {expected.final_miou:.3f}")
+        say(
+            f"expected mean latency {expected.latency_ms:.2f} ms, worst {expected.worst_latency_ms:.2f} ms, "
+            f"final exit alone {expected.final_latency_ms:.2f} ms"
+        )
+
+    show(as_json, deployment.model_dump(mode="json"), people)
+
+
+def trim(
+    package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="A package with all its exits.")],
+    deployment: Annotated[Path, typer.Argument(metavar="DEPLOYMENT", help="What search chose for it.")],
+    out: Annotated[Path, typer.Option(metavar="PACKAGE", help="The package of the chosen exits.")],
+    as_json: Json = False,
+) -> None:
+    """Keep the chosen exits and thresholds, leave the rest out.
+
+    Example: offramp trim package chosen.json --out small
+    """
+    from offramp.trimming import trim as step
+
+    trimmed = step(package, deployment, out)
+    size = sum(file.stat().st_size for file in out.iterdir())
+    values = {"package": str(out), "package_id": trimmed.package_id, "exits": list(trimmed.exits), "bytes": size}
+    show(as_json, values, lambda: say(f"{out}: {', '.join(trimmed.exits)}; {size / 1e6:.2f} MB"))
+
+
+def run(
+    source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, a folder of images, or a video.")],
+    package: Annotated[Path, typer.Option(metavar="PACKAGE", help="A package.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where label maps, overlays and run-log.json go.")],
+    mode: Annotated[Mode | None, typer.Option(help="By default the package's own; anytime if there is a deadline.")] = None,
+    deadline_ms: Annotated[float | None, typer.Option(help="Milliseconds for each image.")] = None,
+    engine: Engine = "onnxruntime",
+    threads: Threads = 0,
+    as_json: Json = False,
+) -> None:
+    """Segment images with a package.
+
+    Example: offramp run scenes/test/images --package small --out answers
+    """
+    from offramp.artifacts import load_manifest
+    from offramp.runtime.predictor import Predictor
+    from offramp.runtime.stream import run as step
+
+    if mode is None and deadline_ms is not None and not load_manifest(package).deployments:
+        mode = "anytime"  # the mode that a deadline makes sense in
+    predictor = Predictor(package, engine=engine, threads=threads, mode=mode)
+    with showing_progress() as progress:
+        log = step(source, predictor, out, deadline_ms=deadline_ms, progress=progress)
+    latencies = [frame.latency_ms for frame in log.frames]
+    latency = {"mean": float(np.mean(latencies)), "p95": float(np.percentile(latencies, 95)), "max": max(latencies)}
+    missed = sum(frame.met is False for frame in log.frames)
+    values = {
+        "out": str(out),
+        "mode": log.mode,
+        "frames": len(log.frames),
+        "shares": log.shares(),
+        "latency_ms": latency,
+        "missed": missed,
+    }
+
+    def people() -> None:
+        rows = [[name, f"{share:.1%}"] for name, share in log.shares().items()]
+        print_table(f"{log.mode}: {len(log.frames)} images in {out}", ["exit", "share of images"], rows)
+        say("latency: " + ", ".join(f"{name} {value:.2f} ms" for name, value in latency.items()))
+        if deadline_ms is not None:
+            say(f"deadline {deadline_ms:g} ms missed by {missed} of {len(log.frames)}")
+
+    show(as_json, values, people)
+
+
+def report(
+    source: Annotated[Path, typer.Argument(metavar="RUN|PACKAGE", help="A run or a package.")],
+    out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page to make.")],
+    records: Annotated[Path | None, typer.Option(metavar="F")] = None,
+    profile: Annotated[Path | None, typer.Option(metavar="F")] = None,
+    deployment: Annotated[Path | None, typer.Option(metavar="F")] = None,
+    run_log: Annotated[Path | None, typer.Option(metavar="F")] = None,
+    as_json: Json = False,
+) -> None:
+    """Put a run or a package, and what was measured of it, on one page that opens from disk.
+
+    Example: offramp report package --records val.records --profile here.profile --deployment chosen.json --out report.html
+    """
+    need("jinja2", extra="report")
+    from offramp.artifacts import MANIFEST
+    from offramp.report.page import write_report
+
+    if not source.is_dir():
+        raise InputError(f"neither a run nor a package: {source} is no folder")
+    kind = "package" if (source / MANIFEST).exists() else "run"
+    parts = {"records": records, "profile": profile, "deployment": deployment, "run_log": run_log}
+    write_report(out, **{kind: source}, **parts)
+    show(as_json, {"report": str(out)}, lambda: say(f"open {out}"))

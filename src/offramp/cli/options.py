@@ -1,0 +1,49 @@
+"""What the verbs share: options, checks at the door, and how a result is shown."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Annotated, Any, TypeVar
+
+import typer
+from pydantic import ValidationError
+
+from offramp.errors import InputError
+from offramp.specs import EngineName, Spec, explain
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
+Engine = Annotated[EngineName, typer.Option(help="What runs the graphs.")]
+Threads = Annotated[int, typer.Option(help="Threads of the engine; 0: all.", min=0, max=1024)]
+
+S = TypeVar("S", bound=Spec)
+
+
+def show(as_json: bool, values: dict[str, Any], people: Callable[[], None]) -> None:
+    """Print a result: as one JSON object, or for people."""
+    if as_json:
+        print(json.dumps(values))  # noqa: T201 - the result
+    else:
+        people()
+
+
+def say(text: str) -> None:
+    """Print a line of a result."""
+    print(text)  # noqa: T201 - the result
+
+
+def need(*modules: str, extra: str) -> None:
+    """Refuse a verb whose optional parts are not installed, before it starts anything."""
+    missing = [module for module in modules if find_spec(module) is None]
+    if missing:
+        raise InputError(f"this needs {', '.join(missing)}; pip install 'offramp[{extra}]'")
+
+
+def checked(kind: type[S], **values: Any) -> S:
+    """Build a spec; a value out of range becomes a line that names the option."""
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        option = str(error.errors()[0]["loc"][0]).replace("_", "-") if error.errors()[0]["loc"] else ""
+        raise InputError(f"--{option}: {explain(error).split(': ', 1)[1]}") from error

@@ -1,0 +1,73 @@
+"""What people see: progress on standard error while a step works, tables on standard output when it is done."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bars
+from rich.table import Table
+
+from offramp.progress import Progress
+
+LOG_EVERY_S = 15.0
+"""Where standard error is no terminal, a line of progress this often."""
+
+
+@contextmanager
+def showing_progress() -> Iterator[Progress]:
+    """A listener for steps: bars with the time left on a terminal, a line now and then in a log."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _log_lines()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Bars(*columns, console=console, transient=True) as bars:
+        tasks: dict[str, object] = {}
+        current = ""
+
+        def show(what: str, done: int, total: int) -> None:
+            nonlocal current
+            # "phase 1: epoch 3/60" is the same work as "phase 1: epoch 2/60": one bar for both.
+            kind = what.split(":", maxsplit=1)[0]
+            if kind != current:
+                for task in bars.task_ids:
+                    bars.remove_task(task)
+                tasks[kind] = bars.add_task(what, total=total)
+                current = kind
+            bars.update(bars.task_ids[-1], description=what, completed=done, total=total)
+
+        yield show
+
+
+def _log_lines() -> Progress:
+    started: dict[str, float] = {}
+    last = 0.0
+
+    def show(what: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        began = started.setdefault(what.split(":", maxsplit=1)[0], now)
+        if done < total and now - last < LOG_EVERY_S:
+            return
+        last = now
+        left = (now - began) / done * (total - done)
+        print(f"{what}  {done}/{total}  {f'{left:.0f} s left' if done < total else 'done'}", file=sys.stderr, flush=True)  # noqa: T201
+
+    return show
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to standard output: the first column is text, the others are figures."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="right" if index else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    # Where nobody watches the width, a table is as wide as it needs to be.
+    width = None if sys.stdout.isatty() else 160
+    Console(width=width, highlight=False).print(table)

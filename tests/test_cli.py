@@ -1,0 +1,218 @@
+"""The command line as a contract: every verb, its help, its JSON, and one clear line for bad input."""
+
+import json
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from offramp.artifacts import Deployment, Profile, RunLog, load_json, load_manifest, load_records
+from offramp.cli import DATA_VERBS, VERBS, main
+
+
+def offramp(*arguments):
+    """Run a verb in this process; its exit code."""
+    with pytest.raises(SystemExit) as stopped:
+        main([str(argument) for argument in arguments])
+    return stopped.value.code
+
+
+@pytest.fixture(scope="module")
+def measured(package, scenes, tmp_path_factory):
+    """Records of val and a profile, by the verbs."""
+    folder = tmp_path_factory.mktemp("measured")
+    assert offramp("evaluate", package, scenes, "--split", "val", "--out", folder / "val.records") == 0
+    assert offramp("profile", package, "--out", folder / "here.profile", "--passes", 3, "--threads", 1) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def deployment(measured):
+    out = measured / "chosen.json"
+    parts = ("--records", measured / "val.records", "--profile", measured / "here.profile")
+    assert offramp("search", *parts, "--mode", "input-dependent", "--max-drop-pp", 5, "--out", out) == 0
+    return out
+
+
+@pytest.mark.parametrize("verb", [*([name] for name in VERBS), *(["data", name] for name in DATA_VERBS)], ids=" ".join)
+def test_every_verb_has_help_with_an_example_of_itself(verb, capsys):
+    assert offramp(*verb, "--help") == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"Example: offramp {' '.join(verb)} " in said
+    assert "--json" in said
+
+
+def test_version(capsys):
+    assert offramp("--version") == 0
+    assert capsys.readouterr().out.strip() == "0.1.0"
+
+
+def test_draw_and_check(tmp_path, capsys):
+    assert offramp("data", "draw", tmp_path / "scenes", "--images", 4, "--size", "64x48", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["images"] == 4
+    assert offramp("data", "check", tmp_path / "scenes", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["ok"] is True
+    label = next((tmp_path / "scenes" / "val" / "labels").iterdir())
+    label.unlink()
+    assert offramp("data", "check", tmp_path / "scenes") == 1
+    said = capsys.readouterr().out
+    assert "image-without-label" in said and label.stem in said and "road" in said
+
+
+def test_train_prints_every_exits_miou(scenes, tmp_path, capsys):
+    options = ("--network", "test_efficientnet", "--exits", 1, "--epochs", 1, "--crop", "64x48", "--batch-size", 4, "--json")
+    assert offramp("train", scenes, "--out", tmp_path / "run", *options) == 0
+    assert list(json.loads(capsys.readouterr().out)["miou"])[-1] == "final"
+    assert (tmp_path / "run" / "weights.safetensors").exists()
+    assert offramp("train", scenes, "--out", tmp_path / "run", *options) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert offramp("train", scenes, "--out", tmp_path / "run", *options, "--resume") == 0
+
+
+def test_evaluate_and_profile_write_artifacts(measured, package):
+    manifest = load_manifest(package)
+    records = load_records(measured / "val.records")
+    profile = load_json(measured / "here.profile", Profile)
+    assert records.info.package_id == profile.package_id == manifest.package_id
+    assert records.info.exits == profile.exits == manifest.exits
+    assert (records.info.split, profile.threads) == ("val", 1)
+
+
+@pytest.mark.parametrize("mode", ["budgeted", "anytime", "input-dependent"])
+def test_search_in_every_mode(measured, tmp_path, mode, capsys):
+    parts = ("--records", measured / "val.records", "--profile", measured / "here.profile")
+    assert offramp("search", *parts, "--mode", mode, "--out", tmp_path / "chosen.json", "--json") == 0
+    chosen = load_json(tmp_path / "chosen.json", Deployment)
+    assert chosen.mode == mode
+    assert json.loads(capsys.readouterr().out)["exits"] == list(chosen.exits)
+
+
+def test_trim_and_run(package, deployment, scenes, tmp_path, capsys):
+    small, answers = tmp_path / "small", tmp_path / "answers"
+    assert offramp("trim", package, deployment, "--out", small) == 0
+    assert load_manifest(small).exits == load_json(deployment, Deployment).exits
+    capsys.readouterr()
+    images = scenes / "test" / "images"
+    assert offramp("run", images, "--package", small, "--out", answers, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["mode"] == "input-dependent"
+    assert sum(said["shares"].values()) == pytest.approx(1)
+    names = [path.stem for path in sorted(images.iterdir())]
+    assert [frame.name for frame in load_json(answers / "run-log.json", RunLog).frames] == names
+    assert [path.stem for path in sorted((answers / "labels").iterdir())] == names
+    # The overprovisioned package, too, runs: a deadline makes it anytime.
+    assert offramp("run", images, "--package", package, "--out", answers, "--deadline-ms", 10_000) == 0
+    assert load_json(answers / "run-log.json", RunLog).mode == "anytime"
+
+
+def test_report_of_a_package(package, measured, deployment, tmp_path):
+    pytest.importorskip("jinja2")
+    out = tmp_path / "report.html"
+    parts = ("--records", measured / "val.records", "--profile", measured / "here.profile", "--deployment", deployment)
+    assert offramp("report", package, *parts, "--out", out) == 0
+    assert "final" in out.read_text(encoding="utf-8")
+
+
+def test_the_device_goes_its_way_without_torch(package, scenes, tmp_path):
+    """Evaluate, profile, search, trim and run in one process that cannot import torch or onnx."""
+    verbs = [
+        ["evaluate", package, scenes, "--out", "val.records"],
+        ["profile", package, "--out", "here.profile", "--passes", "2"],
+        ["search", "--records", "val.records", "--profile", "here.profile", "--mode", "budgeted", "--out", "chosen.json"],
+        ["trim", package, "chosen.json", "--out", "small"],
+        ["run", scenes / "test" / "images", "--package", "small", "--out", "answers"],
+    ]
+    code = f"""
+import sys
+for name in ("torch", "timm", "torchvision", "onnx", "safetensors"):
+    sys.modules[name] = None
+from offramp.cli import main
+for verb in {[[str(word) for word in verb] for verb in verbs]!r}:
+    try:
+        main(verb)
+    except SystemExit as stopped:
+        assert stopped.code == 0, verb
+"""
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
+    assert (tmp_path / "answers" / "run-log.json").exists()
+
+
+def test_module_starts_the_command_line():
+    said = subprocess.run([sys.executable, "-m", "offramp", "--version"], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "0.1.0"
+
+
+BAD = {
+    "no such verb": (["trian"], "No such command"),
+    "no such option": (["data", "draw", "x", "--colour", "red"], "--colour"),
+    "missing option": (["train", "{scenes}"], "--out"),
+    "no dataset": (["train", "{nothing}", "--out", "{out}"], "no dataset"),
+    "bad size": (["data", "draw", "{out}", "--size", "big"], "WIDTHxHEIGHT"),
+    "bad crop": (["train", "{scenes}", "--out", "{out}", "--crop", "0x0"], "WIDTHxHEIGHT"),
+    "bad stride": (["train", "{scenes}", "--out", "{out}", "--output-stride", "12"], "one of 8, 16, 32"),
+    "no epochs": (["train", "{scenes}", "--out", "{out}", "--epochs", "0"], "--epochs"),
+    "negative seed": (["train", "{scenes}", "--out", "{out}", "--seed", "-1"], "--seed"),
+    "NaN rate": (["train", "{scenes}", "--out", "{out}", "--learning-rate", "nan"], "--learning-rate"),
+    "no network": (["train", "{scenes}", "--out", "{out}", "--network", "resnet5O"], "timm has no network"),
+    "too many exits": (["train", "{scenes}", "--out", "{out}", "--network", "test_efficientnet", "--exits", "40"], "40 exits"),
+    "no weights file": (["train", "{scenes}", "--out", "{out}", "--weights", "{nothing}.safetensors"], "weights"),
+    "pickled weights": (["train", "{scenes}", "--out", "{out}", "--weights", "x.pth"], ".safetensors"),
+    "no run": (["export", "{nothing}", "--out", "{out}"], "not a run"),
+    "no package": (["profile", "{nothing}", "--out", "{out}"], "not a package"),
+    "no split": (["evaluate", "{package}", "{scenes}", "--split", "dev", "--out", "{out}"], "no split 'dev'"),
+    "not records": (
+        ["search", "--records", "{image}", "--profile", "{image}", "--mode", "budgeted", "--out", "{out}"],
+        "records",
+    ),
+    "bad mode": (["run", "{image}", "--package", "{package}", "--out", "{out}", "--mode", "fast"], "--mode"),
+    "no thresholds": (["run", "{image}", "--package", "{package}", "--out", "{out}", "--mode", "input-dependent"], "search"),
+    "no input": (["run", "{nothing}", "--package", "{package}", "--out", "{out}"], "no such input"),
+    "no picture": (["run", "{package}/manifest.json", "--package", "{package}", "--out", "{out}"], "manifest.json"),
+    "bad deadline": (["run", "{image}", "--package", "{package}", "--out", "{out}", "--deadline-ms", "nan"], "deadline"),
+    "bad engine": (["profile", "{package}", "--out", "{out}", "--engine", "tflite"], "--engine"),
+    "nothing to report": (["report", "{nothing}", "--out", "{out}"], "neither a run nor a package"),
+    "into a file's name": (["export", "{run}", "--out", "{image}"], "a file of that name exists"),
+}
+
+
+@pytest.mark.parametrize("case", BAD, ids=str)
+def test_bad_input_is_one_line_and_exit_code_2(case, scenes, trained_run, package, tmp_path, capsys):
+    arguments, reason = BAD[case]
+    image = tmp_path / "image.png"
+    Image.fromarray(np.zeros((64, 96, 3), np.uint8)).save(image)
+    places = {
+        "scenes": scenes,
+        "run": trained_run,
+        "package": package,
+        "image": image,
+        "nothing": tmp_path / "nothing",
+        "out": tmp_path / "out",
+    }
+    before = image.read_bytes()
+    code = offramp(*(argument.format(**places) for argument in arguments))
+    said = capsys.readouterr()
+    assert code == 2, said
+    lines = [line for line in said.err.splitlines() if line.startswith("offramp: ")]
+    assert len(lines) == 1, said.err
+    assert "Traceback" not in said.err
+    assert reason in lines[0]
+    assert not said.out
+    assert image.read_bytes() == before
+
+
+def test_search_on_the_test_split_is_refused(package, scenes, measured, tmp_path, capsys):
+    assert offramp("evaluate", package, scenes, "--split", "test", "--out", tmp_path / "test.records") == 0
+    parts = ("--records", tmp_path / "test.records", "--profile", measured / "here.profile")
+    assert offramp("search", *parts, "--mode", "budgeted", "--out", tmp_path / "chosen.json") == 2
+    assert "val" in capsys.readouterr().err
+
+
+def test_parts_of_two_packages_do_not_mix(package, deployment, trained_run, tmp_path, capsys):
+    other = tmp_path / "other"
+    assert offramp("export", trained_run, "--out", other, "--size", "80x48") == 0
+    assert offramp("trim", other, deployment, "--out", tmp_path / "small") == 2
+    assert "another package" in capsys.readouterr().err
+    shutil.rmtree(other)
