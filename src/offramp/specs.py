@@ -6,9 +6,9 @@ Unknown keys are refused, so that a misspelt option never passes in silence.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from offramp.errors import InputError
 
@@ -65,6 +65,12 @@ class NetworkSpec(Spec):
     num_classes: int = Field(ge=2, le=255)
     final_head: HeadSpec = HeadSpec(channels=256)
     exits: tuple[ExitSpec, ...] = ()
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> Self:
+        if len(set(self.exit_names)) != len(self.exit_names):
+            raise ValueError("two exits have the same tap and head")
+        return self
 
     @property
     def exit_names(self) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ def trim(package: Path, deployment: Path, out: Path) -> Manifest:
         **{
             **{name: getattr(manifest, name) for name in Manifest.model_fields},
             "package_id": package_id,
+            "trimmed_from": manifest.trimmed_from or manifest.package_id,
             "stages": stages,
             "heads": heads,
             "labels": labels,

@@ -42,6 +42,7 @@ def answers(network, noise, grey):
 def open_predictor(package, **options):
     """A predictor, warmed up, and the list of the graphs that it runs from now on."""
     predictor = Predictor(package, threads=1, **options)
+    predictor._warm_up()
     ran = []
 
     def watched(graph, name):
@@ -55,7 +56,7 @@ def open_predictor(package, **options):
     network._stages = [watched(graph, f"stage {index}") for index, graph in enumerate(network._stages)]
     numbers = {name: index for index, name in enumerate(network.manifest.exits)}
     network._head_graphs = {name: watched(graph, f"head {numbers[name]}") for name, graph in network._head_graphs.items()}
-    for name, head in zip(network.manifest.exits, network.manifest.heads, strict=True):
+    for name, head in zip(network.exits, network.heads, strict=True):
         entry, graph = network._labels[head.labels]
         network._labels[head.labels] = (entry, watched(graph, f"labels {numbers[name]}"))
     return predictor, ran

@@ -66,7 +66,7 @@ class Expected(Spec):
     final_latency_ms: float
     """Of the final exit with no early exit asked, stage by stage."""
     shares: dict[str, float]
-    """Share of images that leave at each exit."""
+    """Share of images that leave at each exit; in the anytime mode share of deadlines that it answers."""
     images: int
     candidates: int
     """How many deployments the search compared."""
@@ -108,6 +108,8 @@ class Manifest(Artifact):
     kind: Literal["package"] = "package"
     package_id: str
     """SHA-256 over the graphs' hashes: two packages with the same identity give the same answers."""
+    trimmed_from: str | None = None
+    """Identity of the package with all exits that this one was trimmed from."""
     classes: tuple[str, ...] = Field(min_length=2, max_length=255)
     palette: tuple[tuple[int, int, int], ...]
     size: Size

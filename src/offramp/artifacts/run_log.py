@@ -32,6 +32,8 @@ class RunLog(Artifact):
 
     kind: Literal["run log"] = "run log"
     package_id: str
+    trimmed_from: str | None = None
+    """Of the package, if it was trimmed: records, profile and deployment carry that identity."""
     mode: Mode
     exits: tuple[str, ...]
     engine: EngineName

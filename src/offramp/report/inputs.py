@@ -173,7 +173,9 @@ def _check(parts: Parts) -> None:
         "deployment": parts.deployment.package_id if parts.deployment else None,
         "run log": parts.run_log.package_id if parts.run_log else None,
     }
-    given = {what: identity for what, identity in identities.items() if identity is not None}
+    # A trimmed package counts as the one that it was cut from, and so does what was measured of it.
+    trimmed = {part.package_id: part.trimmed_from for part in (parts.package, parts.run_log) if part and part.trimmed_from}
+    given = {what: trimmed.get(identity, identity) for what, identity in identities.items() if identity is not None}
     if given:
         require_same_package(next(iter(given.values())), **given)
     exits = parts.exits

@@ -127,6 +127,7 @@ def _check_ours(out: Path) -> None:
 def _log(predictor: Predictor, frames: list[Frame], source: Path, deadline_ms: float | None) -> RunLog:
     return RunLog(
         package_id=predictor.manifest.package_id,
+        trimmed_from=predictor.manifest.trimmed_from,
         mode=predictor.mode,
         exits=predictor.exits,
         engine=predictor.network.engine.name,

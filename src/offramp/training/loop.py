@@ -112,7 +112,8 @@ def _run_phase(run: Run, index: int, phase: Phase, crops: Crops) -> None:
         mean_loss = total / steps_per_epoch
         if not math.isfinite(mean_loss):
             raise InputError(
-                f"the loss became {mean_loss} in {phase.name}, epoch {epoch + 1}; lower the learning rate and --resume"
+                f"the loss became {mean_loss} in {phase.name}, epoch {epoch + 1}; "
+                f"begin again in another --out with a lower --learning-rate"
             )
         row: dict[str, float | str] = {"phase": phase.name, "epoch": epoch + 1, "loss": round(mean_loss, 5)}
         row |= {"learning_rate": optimiser.param_groups[0]["lr"], "seconds": round(time.monotonic() - started, 2)}
@@ -175,11 +176,11 @@ def load_state(run: Run) -> None:
         with safe_open(path, framework="pt") as file:
             place = json.loads(file.metadata()["place"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        run.phase, run.epoch, run.history = place["phase"], place["epoch"], place["history"]
         run.network.load_state_dict({n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")})
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"cannot go on from {path}: {str(error).splitlines()[0]}; start again without --resume") from error
     run.optimiser = {n.removeprefix("optimiser/"): t for n, t in tensors.items() if n.startswith("optimiser/")}
-    run.phase, run.epoch, run.history = place["phase"], place["epoch"], place["history"]
 
 
 def history_csv(history: list[dict[str, float | str]]) -> str:
