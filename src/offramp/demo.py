@@ -79,9 +79,7 @@ class DemoResult:
             ]
             for row in self.rows
         ]
-        print_table(
-            "drawn scenes, test split", ["exit", "mIoU", "latency ms", "of the original", "images that left there"], rows
-        )
+        print_table("test split", ["exit", "mIoU", "latency ms", "of the original", "images that left there"], rows)
         for what, name in (("pictures", "pictures.png"), ("report", "report.html"), ("label maps and overlays", "answers")):
             print(f"{what}: {self.folder / name}")  # noqa: T201 - the result
 

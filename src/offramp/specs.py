@@ -109,7 +109,7 @@ class SearchSpec(Spec):
     """Accepted loss of mIoU against the final exit, in percentage points."""
     min_miou: float | None = Field(default=None, ge=0, le=1)
     max_exits: int = Field(default=2, ge=1, le=3)
-    """Early exits that an input-dependent deployment may have."""
+    """Exits that an input-dependent deployment may leave at early; one more is behind them."""
 
 
 def final_exit(exits: tuple[str, ...]) -> str:

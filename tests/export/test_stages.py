@@ -81,7 +81,8 @@ def test_pieces_in_turn_equal_the_whole(model):
         onnx.checker.check_model(piece.model)
         tensors |= run(piece.model, tensors, piece.outputs)
     for name, wanted in whole.items():
-        np.testing.assert_array_equal(tensors[name], wanted)
+        # A convolution may add up in another order where it is fused with its neighbours.
+        np.testing.assert_allclose(tensors[name], wanted, atol=1e-5)
 
 
 def test_a_piece_carries_only_the_weights_that_it_uses(model):

@@ -111,7 +111,7 @@ def test_other_sizes_and_types_are_refused(engine, package, wrong):
 
 
 def test_unknown_exit_engine_and_threads_are_refused(engine, package):
-    with pytest.raises(InputError, match="no exit 'first'.*final"):
+    with pytest.raises(InputError, match=r"no exit 'first'.*final"):
         StagedNetwork(package, engine, exits=["first"])
     with pytest.raises(InputError, match="onnxruntime"):
         open_engine("tensorflow")

@@ -90,6 +90,8 @@ def test_budgeted_runs_the_chosen_exit_alone(with_deployments, network, answers,
     assert list(answer.steps_ms) == [*(f"stage {stage}" for stage in range(index + 1)), f"head {chosen}", f"labels {chosen}"]
     assert answer.exit == chosen
     assert answer.scores == {}
+    loaded = predictor.network
+    assert (len(loaded._stages), len(loaded._head_graphs), len(loaded._labels)) == (index + 1, 1, 1), "the rest is not loaded"
     np.testing.assert_array_equal(answer.labels, answers["noise"][index][0])
 
 
@@ -201,6 +203,17 @@ def test_an_exit_that_took_too_long_lately_is_not_begun(package, network, noise,
     set_recent(predictor, step, [1e7] * 10)
     assert predictor(noise, deadline_ms=600_000).exit == network.exits[1]
     assert ran == ["stage 0", "head 0", "stage 1", "head 1", "labels 1"]
+
+
+def test_what_steps_take_is_learnt_once_before_the_first_deadline(package, noise):
+    predictor, ran = open_predictor(package, mode="anytime")
+    predictor._recent.clear()
+    predictor(noise, deadline_ms=600_000)
+    assert len(ran) > len(ALL_GRAPHS)
+    assert ran[-len(ALL_GRAPHS) :] == ALL_GRAPHS
+    ran.clear()
+    predictor(noise, deadline_ms=600_000)
+    assert ran == ALL_GRAPHS
 
 
 @pytest.mark.parametrize(("slow", "wanted"), [(1, "final"), (10, 1)])

@@ -100,7 +100,7 @@ def search(
     max_latency_ms: Annotated[float | None, typer.Option(help="Mean latency allowed.")] = None,
     max_drop_pp: Annotated[float | None, typer.Option(help="Points of mIoU that may be lost against the final exit.")] = None,
     min_miou: Annotated[float | None, typer.Option(help="mIoU wanted, 0 to 1.")] = None,
-    max_exits: Annotated[int, typer.Option(help="Early exits of an input-dependent deployment.")] = 2,
+    max_exits: Annotated[int, typer.Option(help="Exits that images may leave at early.")] = 2,
     as_json: Json = False,
 ) -> None:
     """Choose exits and thresholds that meet the limits: least latency for an accuracy, or most accuracy for a latency.

@@ -12,9 +12,10 @@ from collections.abc import Sequence
 import onnx
 import torch
 from torch import nn
+from torch.nn import functional
 
 from offramp.models.confidence import pixel_confidence, sure_counts
-from offramp.models.multi_exit import MultiExitNetwork, upsample
+from offramp.models.multi_exit import MultiExitNetwork
 from offramp.specs import FINAL, ConfidenceKind
 
 IMAGE = "image"
@@ -51,15 +52,31 @@ class EveryExit(nn.Module):
 
 
 class Labels(nn.Module):
-    """Class scores at head resolution in, the label map at the image's size out."""
+    """Class scores at head resolution in, the label map at the image's size out.
 
-    def __init__(self, stride: int, height: int, width: int) -> None:
+    Bilinear upsampling is two matrix products, one for rows and one for columns, cut to the image: nearly twice as fast in
+    ONNX Runtime as its Resize, and nothing that hangs over the image's edge is computed.
+    """
+
+    def __init__(self, shape: tuple[int, ...], stride: int, height: int, width: int) -> None:
+        """Prepare the products for class scores of this shape, (1, C, h, w)."""
         super().__init__()
-        self.stride, self.height, self.width = stride, height, width
+        rows, columns = torch.eye(shape[2])[None, None], torch.eye(shape[3])[None, None]
+        self.rows: torch.Tensor
+        self.columns: torch.Tensor
+        self.register_buffer("rows", _along_rows(rows, stride)[:height])
+        self.register_buffer("columns", _along_rows(columns, stride)[:width].T.contiguous())
 
     def forward(self, scores: torch.Tensor) -> torch.Tensor:
         """Class scores (1, C, h, w) to labels (1, H, W) uint8."""
-        return upsample(scores, self.stride, self.height, self.width).argmax(dim=1).to(torch.uint8)
+        return (self.rows @ (scores @ self.columns)).argmax(dim=1).to(torch.uint8)
+
+
+def _along_rows(identity: torch.Tensor, stride: int) -> torch.Tensor:
+    """The matrix (n * stride, n) by which bilinear upsampling multiplies n values, from the identity (1, 1, n, n)."""
+    size = identity.shape[2]
+    stretched = functional.interpolate(identity, size=(size * stride, size), mode="bilinear", align_corners=False)
+    return stretched[0, 0]
 
 
 class Original(nn.Module):

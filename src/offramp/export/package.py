@@ -102,13 +102,14 @@ def _labels(
     name = f"labels-{shape[2]}x{shape[3]}.onnx"
     if name not in written:
         scores = torch.zeros(*shape)
-        model = to_onnx(Labels(network.stride(scores, height), height, width), scores, "scores", ["labels"])
+        labels = Labels(tuple(shape), network.stride(scores, height), height, width)
+        model = to_onnx(labels, scores, "scores", ["labels"])
         written[name] = _write(folder, name, Piece(model, ("scores",), ("labels",)))
     return name
 
 
 def _original(network: MultiExitNetwork, shape: Sequence[int], width: int, height: int) -> Piece:
-    labels = Labels(network.stride(torch.zeros(*shape), height), height, width)
+    labels = Labels(tuple(shape), network.stride(torch.zeros(*shape), height), height, width)
     example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
     return Piece(to_onnx(Original(network, labels), example, IMAGE, ["labels"]), (IMAGE,), ("labels",))
 

@@ -26,9 +26,10 @@ def pixel_confidence(scores: torch.Tensor, kind: ConfidenceKind) -> torch.Tensor
         (N, h, w).
 
     """
-    probabilities = functional.softmax(scores, dim=1)
     if kind == "top1":
-        return probabilities.amax(dim=1)
+        # The largest of softmax(scores) without the others: a fifth of the time in the graph.
+        return 1.0 / (scores - scores.amax(dim=1, keepdim=True)).exp().sum(dim=1)
+    probabilities = functional.softmax(scores, dim=1)
     if kind == "margin":
         best = probabilities.topk(2, dim=1).values
         return best[:, 0] - best[:, 1]

@@ -18,7 +18,7 @@ from offramp.search.estimate import (
     single_exits,
 )
 from offramp.search.pareto import Limits, choose, choose_anytime, front_of, non_dominated
-from offramp.search.space import Candidate, early_subsets
+from offramp.search.space import Candidate, paths
 from offramp.specs import REGIONS, Mode, SearchSpec
 
 __all__ = ["Candidate", "front", "search"]
@@ -142,7 +142,7 @@ def _compare(evidence: Evidence, mode: Mode, max_exits: int, progress: Progress)
     """The front of all candidates of a mode, and how many they were."""
     singles = single_exits(evidence)
     best, compared = front_of(singles), len(singles)
-    subsets = early_subsets(len(evidence.exits), max_exits) if mode == "input-dependent" else []
+    subsets = paths(len(evidence.exits), max_exits) if mode == "input-dependent" else []
     for done, exits in enumerate(subsets, start=1):
         found, size = _best_of(evidence, exits)
         best, compared = front_of([*best, *found]), compared + size

@@ -21,7 +21,11 @@ from offramp.specs import REGIONS, Region
 Floats = npt.NDArray[np.float64]
 
 QUANTILES = 16
-"""Image thresholds tried at an exit: so many quantiles of its scores, the lowest (all leave) and the highest among them."""
+"""Image thresholds tried at an exit: so many quantiles of its scores, evenly spaced up to the highest.
+
+The lowest score is left out: with it as the threshold all images leave, and what lies deeper would be carried along unused, to
+be paid for by the first image that is harder than these. The same exits without the deeper ones are a candidate of their own.
+"""
 
 
 @dataclass(frozen=True)
@@ -50,11 +54,11 @@ class Block:
     """Candidates that differ in their image thresholds only."""
 
     exits: tuple[int, ...]
-    """Early exits in order of depth, then the final one."""
+    """In order of depth; who has not left before leaves at the last."""
     region: int
     pixel_threshold: int
     image_thresholds: tuple[Floats, ...]
-    """For each early exit the values to try, ascending; candidates are their product, the first exit's varying slowest."""
+    """For each exit but the last the values to try, ascending; candidates are their product, the first's varying slowest."""
 
     @property
     def size(self) -> int:
@@ -67,10 +71,9 @@ class Block:
         return tuple(float(values[place]) for values, place in zip(self.image_thresholds, places, strict=True))
 
 
-def early_subsets(exits: int, max_exits: int) -> list[tuple[int, ...]]:
-    """Every choice of 1 to `max_exits` early exits, each with the final one behind it."""
-    final = exits - 1
-    return [(*early, final) for number in range(1, max_exits + 1) for early in combinations(range(final), number)]
+def paths(exits: int, max_exits: int) -> list[tuple[int, ...]]:
+    """Every choice of 1 to `max_exits` exits to leave at early and one behind them, which need not be the final one."""
+    return [chosen for number in range(2, max_exits + 2) for chosen in combinations(range(exits), number)]
 
 
 def all_subsets(exits: int) -> list[tuple[int, ...]]:
@@ -90,14 +93,14 @@ def threshold_table(scores: Floats) -> Floats:
         (regions, GRID, QUANTILES, E), ascending along QUANTILES.
 
     """
-    return np.moveaxis(np.quantile(scores, np.linspace(0, 1, QUANTILES), axis=2, method="higher"), 0, 2)
+    return np.moveaxis(np.quantile(scores, np.linspace(0, 1, QUANTILES + 1)[1:], axis=2, method="higher"), 0, 2)
 
 
 def blocks(exits: tuple[int, ...], thresholds: Floats) -> Iterator[Block]:
     """All candidates of these exits: each region and pixel threshold (but the one that every pixel clears) is a block.
 
     Args:
-        exits: early exits, then the final one.
+        exits: in order of depth.
         thresholds: of `threshold_table`; values that repeat are tried once.
 
     """
