@@ -107,5 +107,7 @@ def test_no_objects_count_nothing():
     scores, _ = patches(0)
     confidence = pixel_confidence(scores, "top1")
     assert not sure_counts(scores, confidence, ())[2].any()
-    assert not sure_counts(scores[:, :5], confidence, (9,))[2].any()
+    never = scores.clone()
+    never[:, 4] = -100.0
+    assert not sure_counts(never, confidence, (4,))[2].any()
     assert sure_counts(scores, confidence, tuple(range(5)))[2].tolist() == sure_counts(scores, confidence, ())[0].tolist()

@@ -96,6 +96,15 @@ def test_an_answer_outlives_the_next_image(engine, package, image):
     np.testing.assert_array_equal(kept, labels)
 
 
+def test_labels_of_an_image_that_is_gone_are_refused(engine, package, image):
+    network = StagedNetwork(package, engine)
+    (first,) = network.iter_exits(image, [FINAL])
+    (second,) = network.iter_exits(255 - image, [FINAL])
+    with pytest.raises(RuntimeError, match="before the next image"):
+        first.labels()
+    assert second.labels().shape == (64, 96)
+
+
 def test_the_original_gives_the_final_exits_labels(engine, package, image):
     network = StagedNetwork(package, engine)
     (final,) = network.iter_exits(image, [FINAL])

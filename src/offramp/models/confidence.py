@@ -58,10 +58,9 @@ def sure_counts(scores: torch.Tensor, confidence: torch.Tensor, object_classes: 
     highest = functional.max_pool2d(flat, 3, stride=1, padding=1)
     lowest = -functional.max_pool2d(-flat, 3, stride=1, padding=1)
     off_edges = (highest == lowest).float().reshape(1, -1)
-    # A class is an object or not: looked up by a product with the one-hot labels would need them; a comparison is cheaper.
-    objects = torch.zeros_like(flat)
-    for index in object_classes:
-        objects = torch.maximum(objects, (flat == index).float())
+    is_object = torch.zeros(scores.shape[1], device=scores.device)
+    is_object[list(object_classes)] = 1.0
+    objects = is_object[labels]
     regions = torch.cat([torch.ones_like(off_edges), off_edges, objects.reshape(1, -1)])  # (regions, pixels)
     thresholds = torch.tensor(PIXEL_THRESHOLDS, device=scores.device).reshape(-1, 1)
     reached = (confidence.reshape(1, -1) >= thresholds).float()  # (GRID, pixels)
