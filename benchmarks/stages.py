@@ -1,11 +1,11 @@
 """Stages one after another: do they give PyTorch's answers, and what do they cost against graphs that are not cut?
 
-    python benchmarks/stages.py RUN [--threads 1 2] [--passes 40]
+    python benchmarks/stages.py [RUN] [--exits 6] [--threads 1 2] [--passes 40]
 
 For every engine and number of threads, in one process and in turn, pass after pass:
 - all stages and heads against one graph with all exits as outputs;
 - leaving at each exit alone, label map included, against the original single-exit network in one graph.
-Without RUN a network with random weights is measured (mobilenetv2_100, output stride 16, 480x360).
+Without RUN a network with random weights and that many early exits is measured (mobilenetv2_100, output stride 16, 480x360).
 """
 
 from __future__ import annotations
@@ -40,11 +40,12 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?")
+    parser.add_argument("--exits", type=int, default=6)
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--passes", type=int, default=40)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = options.run or untrained_run(Path(folder) / "run")
+        run = options.run or untrained_run(Path(folder) / "run", options.exits)
         network, described = load_network(run)
         package = Path(folder) / "package"
         export(run, package)
@@ -64,9 +65,9 @@ def main() -> None:
     print(json.dumps(results))
 
 
-def untrained_run(folder: Path) -> Path:
+def untrained_run(folder: Path, exits: int = 6) -> Path:
     """A run with random weights: times do not depend on them."""
-    spec = plan_network("mobilenetv2_100", 16, 11, exits=6, size=(480, 360))
+    spec = plan_network("mobilenetv2_100", 16, 11, exits=exits, size=(480, 360))
     folder.mkdir()
     names = tuple(f"class {index}" for index in range(11))
     NetworkFile(

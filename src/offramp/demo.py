@@ -155,7 +155,8 @@ def whole_way(
     )
     result = DemoResult(out, _rows(records["test"], costs, deployment, measured))
     with new_file(out / "result.json") as temporary:
-        values = result.to_json() | {"threads": predictor.network.engine.threads, "side_by_side": asdict(measured)}
+        machine = {name: getattr(costs, name) for name in ("device", "engine", "engine_version", "threads", "precision")}
+        values = {"machine": machine, "rows": result.to_json()["rows"], "side_by_side": asdict(measured)}
         temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
     return result
 
