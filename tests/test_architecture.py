@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "files": {"errors"},
     "specs": {"errors"},
     "policy": {"specs"},
-    "artifacts": {"specs", "policy", "files", "errors"},
+    "artifacts": {"specs", "policy", "metrics", "files", "errors"},
     "data": {"errors", "files", "metrics", "progress", "torchvision_import"},
     "models": {"specs", "policy", "errors", "files", "torchvision_import"},
     "training": {"models", "data", "specs", "metrics", "errors", "files", "progress"},

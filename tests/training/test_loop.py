@@ -190,7 +190,7 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(st
     def loss(batch, step):
         return run.network(batch[0] / 255).pow(2).mean() * (broken if step == 3 else 1.0)
 
-    with pytest.raises(InputError, match=rf"the loss became {broken} in first, epoch 2; lower the learning rate"):
+    with pytest.raises(InputError, match=rf"the loss became {broken} in first, epoch 2; begin again in another --out"):
         run_phases(run, [phase(run, "first", 3, loss=loss)], Crops(split, 48, 32, (1.0, 1.0), 0))
     again = start(small())
     load_state(again)

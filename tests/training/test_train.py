@@ -195,7 +195,16 @@ def test_an_earlier_run_is_not_overwritten(finished, scenes):
 
 def test_resuming_a_finished_run_changes_nothing(finished, scenes):
     before = contents(finished)
-    train(scenes, finished, resume=True, training=QUICK, progress=lambda *_: pytest.fail("trained again"))
+    train(scenes, finished, resume=True, progress=lambda *_: pytest.fail("trained again"))
+    assert contents(finished) == before
+
+
+def test_a_run_does_not_go_on_with_other_options(finished, scenes):
+    before = contents(finished)
+    with pytest.raises(InputError, match=r"begun with epochs 2, not 7"):
+        train(scenes, finished, resume=True, training=TrainingSpec(epochs=7))
+    with pytest.raises(InputError, match=r"begun with exits 2, not 4"):
+        train(scenes, finished, resume=True, exits=4)
     assert contents(finished) == before
 
 
