@@ -220,8 +220,8 @@ def open_dataset(root: Path) -> Dataset:
                 if layout.classes is None:
                     return Dataset(place, layout, *read_class_file(place / CLASS_FILE))
                 return Dataset(place, layout, layout.classes, layout.void_colour, layout.label_files)
-    known = "\n".join(f"  {name}: {layout.expects}" for name, layout in LAYOUTS.items())
-    raise InputError(f"cannot tell the layout of {root}: arrange it as one of\n{known}")
+    known = "; ".join(f"{name}: {layout.expects}" for name, layout in LAYOUTS.items())
+    raise InputError(f"cannot tell the layout of {root}: arrange it as one of these. {known}")
 
 
 def open_split(root: Path, split: str) -> Split:
