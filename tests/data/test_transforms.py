@@ -197,3 +197,13 @@ def test_an_image_is_decoded_once(monkeypatch):
     for _ in range(2):
         crops[1]
     assert split.read == 3
+
+
+def test_labels_are_resized_about_the_pixels_centres():
+    """Pixel i of the large map lies at (i + 0.5) / zoom - 0.5 of the small one, where the image's pixels lie, too."""
+    split = Painted(images=1)
+    labels = split.all[0] = np.random.default_rng(1).choice(CLASSES, (64, 96)).astype(np.uint8)
+    rows, columns = (np.floor((np.arange(round(n * 1.5)) + 0.5) / 1.5).astype(int) for n in labels.shape)
+    wanted = labels[rows][:, columns]
+    _, got = Crops(split, wanted.shape[1], wanted.shape[0], (1.5, 1.5), 0)[0]
+    assert any(np.array_equal(got.numpy(), side) for side in (wanted, wanted[:, ::-1]))
