@@ -110,6 +110,17 @@ def test_an_interruption_does_not_cost_the_answers_before_it(predictor, folder, 
     assert [frame.name for frame in load_json(tmp_path / "out" / RUN_LOG, RunLog).frames] == ["a", "b"]
 
 
+def test_a_run_that_is_killed_leaves_half_its_log_and_can_be_done_again(predictor, folder, tmp_path):
+    found = []
+
+    def look(_what, done, _total):
+        found.append((done, len(load_json(tmp_path / "out" / RUN_LOG, RunLog).frames)))
+
+    run(folder, predictor, tmp_path / "out", progress=look)
+    assert found == [(1, 1), (2, 2), (3, 2)]
+    assert len(run(folder, predictor, tmp_path / "out").frames) == 3
+
+
 def test_a_run_that_answers_nothing_leaves_nothing_in_the_way(predictor, folder, tmp_path):
     whole = (folder / "a.bmp").read_bytes()
     (folder / "a.bmp").write_bytes(whole[:100])
