@@ -109,7 +109,7 @@ def run(
                 )
             )
             if len(frames).bit_count() == 1:
-                # After 1, 2, 4, 8 ... frames: a run that is killed leaves at least half its log, and the rest can be done again.
+                # After 1, 2, 4, 8 ... frames: a run that is killed leaves at least half its log.
                 _log(predictor, frames, source, deadline_ms).save(out / RUN_LOG)
             progress(f"run {source.name}", len(frames), max(opened.total, len(frames)))
     finally:
