@@ -96,6 +96,18 @@ def test_an_answer_outlives_the_next_image(engine, package, image):
     np.testing.assert_array_equal(kept, labels)
 
 
+def test_image_after_image_each_gets_its_own_answer(engine, package, image):
+    network = StagedNetwork(package, engine)
+    for seed in range(4):
+        other = np.random.default_rng(seed).integers(0, 256, image.shape, dtype=np.uint8)
+        # A network that has seen nothing yet cannot confuse images.
+        (wanted,) = StagedNetwork(package, open_engine(engine.name, 1)).iter_exits(other, [FINAL])
+        (got,) = network.iter_exits(other, [FINAL])
+        np.testing.assert_allclose(got.confidence, wanted.confidence, atol=1e-6)
+        np.testing.assert_array_equal(got.sure, wanted.sure)
+        assert (got.labels() == wanted.labels()).mean() > 0.999
+
+
 def test_labels_of_an_image_that_is_gone_are_refused(engine, package, image):
     network = StagedNetwork(package, engine)
     (first,) = network.iter_exits(image, [FINAL])
