@@ -27,7 +27,6 @@ def showing_progress() -> Iterator[Progress]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=console, transient=True) as bars:
-        tasks: dict[str, object] = {}
         current = ""
 
         def show(what: str, done: int, total: int) -> None:
@@ -37,7 +36,7 @@ def showing_progress() -> Iterator[Progress]:
             if kind != current:
                 for task in bars.task_ids:
                     bars.remove_task(task)
-                tasks[kind] = bars.add_task(what, total=total)
+                bars.add_task(what, total=total)
                 current = kind
             bars.update(bars.task_ids[-1], description=what, completed=done, total=total)
 
@@ -46,7 +45,7 @@ def showing_progress() -> Iterator[Progress]:
 
 def _log_lines() -> Progress:
     started: dict[str, float] = {}
-    last = 0.0
+    last = time.monotonic()
 
     def show(what: str, done: int, total: int) -> None:
         nonlocal last
