@@ -76,11 +76,13 @@ def one_run(package: Path, image: Path, out: Path) -> tuple[float, float, bool]:
 
 def untrained_package(place: Path) -> Path:
     """A package with random weights: time and memory do not depend on them."""
-    from stages import untrained_run  # noqa: PLC0415 - needs torch
+    from contract import make_run  # noqa: PLC0415 - needs torch
 
     from offramp.export.package import export  # noqa: PLC0415
+    from offramp.specs import NetworkChoice  # noqa: PLC0415
 
-    export(untrained_run(place / "run"), place / "package")
+    make_run(NetworkChoice(), place / "run", (480, 360))
+    export(place / "run", place / "package")
     return place / "package"
 
 

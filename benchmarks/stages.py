@@ -22,15 +22,15 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from contract import make_run, relative_errors
 
 from offramp.artifacts import GraphEntry, device_name
 from offramp.console import print_table
-from offramp.export.graph import IMAGE, EveryExit, head_outputs, to_onnx
+from offramp.export.graph import IMAGE, EveryExit, to_onnx
 from offramp.export.package import export
-from offramp.models.checkpoint import NetworkFile, load_network, save_weights
-from offramp.models.multi_exit import build_network, plan_network
+from offramp.models.checkpoint import load_network
 from offramp.runtime.engines import StagedNetwork, engine_version, open_engine
-from offramp.specs import EngineName
+from offramp.specs import EngineName, NetworkChoice
 
 WARM_UP = 4
 ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino")
@@ -45,7 +45,9 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=40)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        run = options.run or untrained_run(Path(folder) / "run", options.exits)
+        run = options.run or Path(folder) / "run"
+        if not options.run:
+            make_run(NetworkChoice(exits=options.exits), run, (480, 360))
         network, described = load_network(run)
         package = Path(folder) / "package"
         export(run, package)
@@ -56,46 +58,13 @@ def main() -> None:
         whole = Path(folder) / "every-exit.onnx"
         onnx.save(model, whole)
         results: dict[str, Any] = {"benchmark": "stages", "device": device_name(), "size": [width, height], "runs": []}
-        results["network"] = described.network.backbone
-        results["relative_error"] = relative_errors(package, every, image)
+        results["network"] = described.network.network
+        results["relative_error"] = {name: max(relative_errors(package, network, image, name).values()) for name in ENGINES}
         for name in ENGINES:
             for threads in options.threads:
                 results["runs"].append(measure(package, whole, image, name, threads, options.passes))
     show(results)
     print(json.dumps(results))
-
-
-def untrained_run(folder: Path, exits: int = 6) -> Path:
-    """A run with random weights: times do not depend on them."""
-    spec = plan_network("mobilenetv2_100", 16, 11, exits=exits, size=(480, 360))
-    folder.mkdir()
-    names = tuple(f"class {index}" for index in range(11))
-    NetworkFile(
-        network=spec, classes=names, palette=((0, 0, 0),) * 11, object_classes=(2, 6), size=(480, 360), data_fingerprint=""
-    ).save(folder)
-    save_weights(build_network(spec), folder / "weights.safetensors")
-    return folder
-
-
-def relative_errors(package: Path, every: EveryExit, image: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, float]:
-    """Largest difference of the class scores of any exit from PyTorch's, over PyTorch's largest score; for each engine."""
-    with torch.no_grad():
-        reference = dict(zip(every.output_names, every(torch.from_numpy(image)[None]), strict=True))
-    errors: dict[str, float] = {}
-    for name in ENGINES:
-        network = StagedNetwork(package, open_engine(name, 1))
-        # Class scores stay inside the engine; they are read from the graphs' outputs here.
-        tensors = {IMAGE: network.engine.tensor(image[None].copy())}
-        for entry in network.manifest.stages:
-            tensors |= network.engine.load(package / entry.file, entry)(tensors)
-        worst = 0.0
-        for head in network.manifest.heads:
-            wanted = reference[head_outputs(head.exit)[0]].numpy()
-            outputs = network.engine.load(package / head.file, head)(tensors)
-            got = network.engine.array(outputs[head.outputs[0]])
-            worst = max(worst, float(np.abs(got - wanted).max() / np.abs(wanted).max()))
-        errors[name] = worst
-    return errors
 
 
 def measure(

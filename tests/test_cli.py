@@ -72,6 +72,91 @@ def test_train_prints_every_exits_miou(scenes, tmp_path, capsys):
     assert offramp("train", scenes, "--out", tmp_path / "run", *options, "--resume") == 0
 
 
+def test_taps_of_a_network(capsys):
+    options = ("test_efficientnet", "--size", "96x64", "--exits", 2, "--heads", "fcn/c16,skip/c8/b1/d", "--classes", 4)
+    assert offramp("taps", *options, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    points = {point["name"]: point for point in said["points"]}
+    assert [name for name, point in points.items() if point["chosen"]] == ["blocks.1.0", "blocks.2.0"]
+    assert (points["blocks.2.0"]["stride"], points["blocks.2.0"]["layout"]) == (8, "nchw")
+    for growing in ("macs", "parameters", "share", "latency_ms"):
+        values = [point[growing] for point in points.values()]
+        assert values == sorted(values)
+        assert values[0] > 0
+    assert points["blocks.3.0"]["share"] == pytest.approx(points["blocks.3.0"]["macs"] / said["macs"])
+    assert [early["name"] for early in said["exits"]] == [
+        "blocks.1.0:fcn/c16",
+        "blocks.1.0+blocks.0:skip/c8/b1/d",
+        "blocks.2.0:fcn/c16",
+        "blocks.2.0+blocks.1.0:skip/c8/b1/d",
+        "final",
+    ]
+    # 3x3 and two cells more for a dilated block, at stride 8.
+    assert said["exits"][2]["receptive_field"] == 3 * 8
+    assert all(early["macs"] > 0 and early["parameters"] > 0 for early in said["exits"])
+    assert offramp("taps", *options, "--all") == 0
+    table = capsys.readouterr().out
+    assert "blocks.2.0.conv_pw" in table
+    assert "blocks.2.0.conv_pw" not in points
+
+
+OWN = """
+import torch
+from torch import nn
+
+
+class Own(nn.Module):
+    def __init__(self, classes):
+        super().__init__()
+        steps = [nn.Sequential(nn.Conv2d(a, b, 3, 2, 1), nn.Conv2d(b, b, 3, 1, 1)) for a, b in ((3, 4), (4, 8))]
+        self.down = nn.Sequential(*steps)
+        self.body = nn.Sequential(nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1))
+        self.classify = nn.Conv2d(8, classes, 1)
+
+    def forward(self, images):
+        return self.classify(self.body(self.down(images)))
+
+
+def make(classes):
+    return Own(classes)
+"""
+
+
+def test_a_trained_network_of_ones_own_keeps_its_final_exit(scenes, tmp_path, capsys, monkeypatch):
+    """Phase 2 alone, from the command line to the package, with code that runs only where it is named."""
+    torch = pytest.importorskip("torch")
+    from safetensors.torch import load_file, save_file
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.py").write_text(OWN)
+    namespace = {}
+    exec(compile(OWN, "own", "exec"), namespace)
+    torch.manual_seed(4)
+    trained = namespace["make"](8).eval()
+    save_file(trained.state_dict(), "trained.safetensors")
+    network = ("--network", "own.py:make")
+    options = ("--weights", "trained.safetensors", "--epochs", 0, "--exit-epochs", 1, "--taps", "down.1", "--crop", "64x48")
+    assert offramp("train", scenes, "--out", "run", *network, *options, "--batch-size", 4, "--json") == 0
+    assert list(json.loads(capsys.readouterr().out)["miou"]) == ["down.1:fcn/c64", "final"]
+    after = load_file("run/weights.safetensors")
+    assert all(torch.equal(after[f"backbone.{name}"], tensor) for name, tensor in trained.state_dict().items())
+    assert offramp("export", "run", "--out", "package") == 2
+    assert "run only if you name it: give --network own.py:make" in capsys.readouterr().err
+    assert offramp("export", "run", "--out", "package", *network) == 0
+    # From here on it is a package like any other.
+    assert offramp("evaluate", "package", scenes, "--out", "val.records") == 0
+    from offramp.runtime.engines import StagedNetwork, open_engine
+
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        scores = trained(((torch.from_numpy(image) / 255 - mean) / std).permute(2, 0, 1)[None])
+        wanted = torch.nn.functional.interpolate(scores, size=(64, 96), mode="bilinear").argmax(1)[0].numpy()
+    *_, final = StagedNetwork(tmp_path / "package", open_engine("onnxruntime", 1)).iter_exits(image)
+    assert final.exit == "final"
+    assert (final.labels() == wanted).mean() > 0.999
+
+
 def test_evaluate_and_profile_write_artifacts(measured, package):
     manifest = load_manifest(package)
     records = load_records(measured / "val.records")
@@ -152,8 +237,24 @@ BAD = {
     "no dataset": (["train", "{nothing}", "--out", "{out}"], "no dataset"),
     "bad size": (["data", "draw", "{out}", "--size", "big"], "WIDTHxHEIGHT"),
     "bad crop": (["train", "{scenes}", "--out", "{out}", "--crop", "0x0"], "WIDTHxHEIGHT"),
-    "bad stride": (["train", "{scenes}", "--out", "{out}", "--output-stride", "12"], "one of 8, 16, 32"),
-    "no epochs": (["train", "{scenes}", "--out", "{out}", "--epochs", "0"], "--epochs"),
+    "bad stride": (["train", "{scenes}", "--out", "{out}", "--output-stride", "12"], "8, 16 or 32, got 12"),
+    "no epochs": (["train", "{scenes}", "--out", "{out}", "--epochs", "0", "--exit-epochs", "0"], "nothing would be trained"),
+    "negative epochs": (["train", "{scenes}", "--out", "{out}", "--epochs", "-2"], "--epochs"),
+    "exits of an untrained backbone": (["train", "{scenes}", "--out", "{out}", "--epochs", "0"], "the final head on timm:"),
+    "exits of an untrained network": (
+        ["train", "{scenes}", "--out", "{out}", "--epochs", "0", "--network", "torchvision:lraspp_mobilenet_v3_large"],
+        "is not trained; give its --weights",
+    ),
+    "no such tap": (
+        ["train", "{scenes}", "--out", "{out}", "--network", "test_efficientnet", "--taps", "blocks.1.9"],
+        "blocks.1.0",
+    ),
+    "no such head": (["train", "{scenes}", "--out", "{out}", "--heads", "fcn/r3"], "not a head: 'fcn/r3'"),
+    "no heads": (["train", "{scenes}", "--out", "{out}", "--heads", ","], "--heads"),
+    "no source of networks": (["taps", "keras:resnet50"], "no source of networks is called 'keras'"),
+    "no file of one's own": (["taps", "{nothing}.py:network"], "no file"),
+    "too many classes": (["taps", "test_efficientnet", "--classes", "300"], "from 2 to 255, got 300"),
+    "one class": (["taps", "test_efficientnet", "--classes", "1"], "the background is a class of its own"),
     "negative seed": (["train", "{scenes}", "--out", "{out}", "--seed", "-1"], "--seed"),
     "NaN rate": (["train", "{scenes}", "--out", "{out}", "--learning-rate", "nan"], "--learning-rate"),
     "no network": (["train", "{scenes}", "--out", "{out}", "--network", "resnet5O"], "timm has no network"),

@@ -19,7 +19,8 @@ PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 def test_the_way_verb_by_verb_and_the_python_example(tmp_path, monkeypatch, capsys):
     pytest.importorskip("jinja2")
     monkeypatch.chdir(tmp_path)
-    for command in CONSOLE[0]:
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    for command in CONSOLE[0] + CONSOLE[1]:
         words = shlex.split(command)
         assert words[0] == "offramp"
         with pytest.raises(SystemExit) as stopped:
@@ -30,11 +31,14 @@ def test_the_way_verb_by_verb_and_the_python_example(tmp_path, monkeypatch, caps
     exec(compile(PYTHON[0], "README.md", "exec"), {})
     said = capsys.readouterr().out
     assert "(64, 96)" in said
+    pytest.importorskip("segmentation_models_pytorch", reason="the example attaches exits to a network of that library")
+    exec(compile(PYTHON[1], "README.md", "exec"), {})
+    assert "deeplab/r4/b1/d" in capsys.readouterr().out
 
 
 def test_the_real_examples_commands_are_ones_that_the_command_line_takes():
     root = typer.main.get_command(cli._app())
-    for command in CONSOLE[1]:
+    for command in CONSOLE[2]:
         words = shlex.split(command)
         assert words[0] == "offramp"
         verb = root.commands[words[1]]

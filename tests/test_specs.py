@@ -6,7 +6,9 @@ import pytest
 from pydantic import ValidationError
 
 from offramp.errors import InputError
-from offramp.specs import FINAL, ExitSpec, HeadSpec, NetworkSpec, SearchSpec, TrainingSpec, explain, parse_size
+from offramp.specs import FINAL, ExitSpec, HeadSpec, NetworkChoice, NetworkSpec, SearchSpec, TrainingSpec, explain, parse_size
+
+NET = {"network": "timm:net", "num_classes": 3, "input_size": (64, 64)}
 
 
 @pytest.mark.parametrize(
@@ -51,7 +53,7 @@ def test_what_is_no_size_is_refused(text):
     [
         (HeadSpec, {"chanels": 64}),
         (ExitSpec, {"tap": "blocks.1", "stage": 1}),
-        (NetworkSpec, {"backbone": "net", "num_classes": 3, "stride": 8}),
+        (NetworkSpec, NET | {"stride": 8}),
         (TrainingSpec, {"epoch": 3}),
         (SearchSpec, {"mode": "budgeted", "max_latency": 3.0}),
     ],
@@ -80,10 +82,17 @@ def test_numbers_that_are_none_are_refused(spec, key, others, value):
     [
         (HeadSpec, {"channels": 3}),
         (HeadSpec, {"kind": "other"}),
-        (NetworkSpec, {"backbone": "net", "num_classes": 1}),
-        (NetworkSpec, {"backbone": "net", "num_classes": 256}),
-        (NetworkSpec, {"backbone": "net", "num_classes": 3, "output_stride": 12}),
-        (TrainingSpec, {"epochs": 0}),
+        (HeadSpec, {"reduction": 3}),
+        (HeadSpec, {"blocks": 4}),
+        (HeadSpec, {"dilated": True}),
+        (NetworkChoice, {"exits": 65}),
+        (NetworkChoice, {"heads": ()}),
+        (NetworkSpec, NET | {"num_classes": 1}),
+        (NetworkSpec, NET | {"num_classes": 256}),
+        (NetworkSpec, NET | {"output_stride": 12}),
+        (NetworkSpec, NET | {"multiple": 0}),
+        (TrainingSpec, {"epochs": -1}),
+        (TrainingSpec, {"epochs": 0, "exit_epochs": 0}),
         (TrainingSpec, {"crop": (15, 64)}),
         (TrainingSpec, {"truth_weight": 1.1}),
         (SearchSpec, {"mode": "fast"}),
@@ -100,11 +109,57 @@ def test_names():
     exits = (ExitSpec(tap="blocks.1.0"), ExitSpec(tap="blocks.3.2", head=HeadSpec(channels=64)))
     assert HeadSpec(channels=64).text == "fcn/c64"
     assert exits[1].name == "blocks.3.2:fcn/c64"
-    assert NetworkSpec(backbone="net", num_classes=3, exits=exits).exit_names == (
-        "blocks.1.0:fcn/c128",
+    assert ExitSpec(tap="b", head=HeadSpec(kind="skip"), skip="a.0").name == "b+a.0:skip"
+    assert NetworkSpec(**NET, exits=exits).exit_names == (
+        "blocks.1.0:fcn",
         "blocks.3.2:fcn/c64",
         FINAL,
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("fcn", HeadSpec()),
+        ("fcn/c64", HeadSpec(channels=64)),
+        ("deeplab/r4", HeadSpec(kind="deeplab", reduction=4)),
+        ("fcn/r4/b1/d", HeadSpec(reduction=4, blocks=1, dilated=True)),
+        ("skip/c32/r8/b3/d", HeadSpec(kind="skip", channels=32, reduction=8, blocks=3, dilated=True)),
+        ("lraspp/b2", HeadSpec(kind="lraspp", blocks=2)),
+    ],
+)
+def test_heads_in_text_form(text, spec):
+    assert spec.text == text
+    assert HeadSpec.parse(text) == spec
+    assert HeadSpec.parse(f" {text} ") == spec
+
+
+def test_text_form_in_any_order_and_with_defaults():
+    assert HeadSpec.parse("fcn/d/b1/r4/c128").text == "fcn/r4/b1/d"
+    # Only what was named counts as set: a width that was not is chosen by the point.
+    assert "channels" not in HeadSpec.parse("fcn/r4").model_fields_set
+    assert "channels" in HeadSpec.parse("fcn/c128").model_fields_set
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "kind: .*got ''"),
+        ("fnc", "kind: .*got 'fnc'"),
+        ("fcn/", "because of ''"),
+        ("fcn/x3", "because of 'x3'"),
+        ("fcn/r4/r2", "because of 'r2'"),
+        ("fcn/c-3", "because of 'c-3'"),
+        ("fcn/r3", "reduction: .*got 3"),
+        ("fcn/b9", "blocks: .*got 9"),
+        ("fcn/c2", "channels: .*got 2"),
+        ("fcn/d", "dilation needs extra blocks"),
+        ("fcn/d4", "because of 'd4'"),
+    ],
+)
+def test_what_is_no_head_is_refused(text, reason):
+    with pytest.raises(InputError, match=rf"not a head: .*{reason}.*; write KIND.*for example fcn/r4/b1/d"):
+        HeadSpec.parse(text)
 
 
 def test_specs_do_not_change():
@@ -120,14 +175,12 @@ def refused(spec, values):
 
 
 def test_an_explanation_names_the_place_and_what_was_got():
-    text = refused(
-        NetworkSpec, {"backbone": "net", "num_classes": 3, "exits": [{"tap": "a"}, {"tap": "b", "head": {"channels": 2}}]}
-    )
+    text = refused(NetworkSpec, NET | {"exits": [{"tap": "a"}, {"tap": "b", "head": {"channels": 2}}]})
     assert text == "exits.1.head.channels: Input should be greater than or equal to 4, got 2"
 
 
 def test_an_explanation_says_how_many_more_there_are():
-    assert refused(TrainingSpec, {"epochs": 0, "batch_size": 1, "seed": -1}).endswith("got 0 (and 2 more)")
+    assert refused(TrainingSpec, {"epochs": -3, "batch_size": 1, "seed": -1}).endswith("got -3 (and 2 more)")
 
 
 def test_an_explanation_is_one_short_line():

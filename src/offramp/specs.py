@@ -6,7 +6,7 @@ Unknown keys are refused, so that a misspelt option never passes in silence.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,12 +16,23 @@ Mode = Literal["budgeted", "anytime", "input-dependent"]
 Region = Literal["all", "off-edges", "objects"]
 ConfidenceKind = Literal["top1", "margin", "entropy"]
 OutputStride = Literal[8, 16, 32]
+HeadKind = Literal["fcn", "deeplab", "lraspp", "skip"]
+Triple = tuple[float, float, float]
 EngineName = Literal["onnxruntime", "openvino"]
 Size = tuple[Annotated[int, Field(ge=16, le=8192)], Annotated[int, Field(ge=16, le=8192)]]
 """Width and height in pixels, in this order everywhere outside tensors."""
 
 FINAL = "final"
 """The name of the original network's own exit."""
+
+HEAD_CHANNELS = 128
+"""A head's width where nothing else is said."""
+
+HEAD_LETTERS = {"c": "channels", "r": "reduction", "b": "blocks", "d": "dilated"}
+HEAD_FORM = (
+    "write KIND[/cWIDTH][/rREDUCTION][/bBLOCKS][/d], KIND one of fcn, deeplab, lraspp, skip; "
+    "reduction 1, 2, 4 or 8; 0 to 3 blocks; d dilates them; for example fcn/r4/b1/d"
+)
 
 REGIONS: tuple[Region, ...] = ("all", "off-edges", "objects")
 """The pixels that a policy counts, in the order in which graphs and records hold them."""
@@ -34,36 +45,104 @@ class Spec(BaseModel):
 
 
 class HeadSpec(Spec):
-    """A head: its kind and its width. Text form: `fcn/c128`."""
+    """A head: its kind, its width and what comes before it. Text form: `fcn/c64/r4/b1/d`, defaults left out."""
 
-    kind: Literal["fcn"] = "fcn"
-    channels: int = Field(default=128, ge=4, le=2048)
+    kind: HeadKind = "fcn"
+    channels: int = Field(default=HEAD_CHANNELS, ge=4, le=2048)
+    """Width of the head itself; `c64`. Where it is not said, the point's stride decides (see `plan.width_at`)."""
+    reduction: Literal[1, 2, 4, 8] = 1
+    """A 1x1 convolution first divides the tap's channels by this; `r4`."""
+    blocks: int = Field(default=0, ge=0, le=3)
+    """Extra residual blocks before the head; `b1`."""
+    dilated: bool = False
+    """Dilation 2, 4, 8 in the extra blocks instead of 1; `d`."""
+
+    @model_validator(mode="after")
+    def _blocks_to_dilate(self) -> Self:
+        if self.dilated and not self.blocks:
+            raise ValueError("dilation needs extra blocks, for example fcn/b2/d")
+        return self
 
     @property
     def text(self) -> str:
-        """The compact form that names, manifests and reports share."""
-        return f"{self.kind}/c{self.channels}"
+        """The compact form that names, manifests, reports and the command line share."""
+        parts: list[str] = [self.kind]
+        parts += [f"c{self.channels}"] if self.channels != HEAD_CHANNELS else []
+        parts += [f"r{self.reduction}"] if self.reduction > 1 else []
+        parts += [f"b{self.blocks}"] if self.blocks else []
+        return "/".join(parts + (["d"] if self.dilated else []))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the compact form; only what the text names counts as set.
+
+        Raises:
+            InputError: no head.
+
+        """
+        kind, *parts = text.strip().split("/")
+        values: dict[str, Any] = {"kind": kind}
+        for part in parts:
+            match = re.fullmatch(r"([crb])(\d{1,5})|d", part)
+            name = HEAD_LETTERS[part[0]] if match else None
+            if match is None or name is None or name in values:
+                raise InputError(f"not a head: {text!r}, because of {part!r}; {HEAD_FORM}")
+            values[name] = int(match[2]) if match[2] else True
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise InputError(f"not a head: {text!r}, {explain(error)}; {HEAD_FORM}") from error
 
 
 class ExitSpec(Spec):
-    """An exit: the module whose output it taps and the head on it."""
+    """An exit: the module whose output it taps, the head on it, and the shallower tap that the head fuses, if it does."""
 
     tap: str
     head: HeadSpec = HeadSpec()
+    skip: str | None = None
 
     @property
     def name(self) -> str:
-        """Unique within a network: `blocks.3.2:fcn/c128`."""
-        return f"{self.tap}:{self.head.text}"
+        """Unique within a network: `blocks.3.2:fcn/c64`, or `blocks.3.2+blocks.1.0:skip`."""
+        place = self.tap if self.skip is None else f"{self.tap}+{self.skip}"
+        return f"{place}:{self.head.text}"
+
+
+class NetworkChoice(Spec):
+    """What a user says of the network and its exits; the defaults are what is trained where nothing is said."""
+
+    network: str = "mobilenetv2_100"
+    """The name of a recipe, or where the network comes from; see `NetworkSpec`."""
+    output_stride: OutputStride | None = None
+    exits: int = Field(default=6, ge=0, le=64)
+    """How many taps to choose, at even distances in cost."""
+    heads: tuple[str, ...] = Field(default=("fcn",), min_length=1)
+    """In text form; every tap gets an exit with each."""
+    taps: tuple[str, ...] | None = None
+    """Named instead of chosen."""
+    final_head: str | None = None
+    """Of a backbone."""
 
 
 class NetworkSpec(Spec):
-    """A backbone with its final head and early exits, in order of depth."""
+    """A segmentation network, or a backbone with a final head, and its early exits, in order of depth."""
 
-    backbone: str
-    output_stride: OutputStride = 16
+    network: str
+    """Where it comes from: `timm:NAME`, `torchvision:NAME`, `smp:ARCH/ENCODER`, `transformers:CLASS` or `file.py:function`."""
+    output_stride: OutputStride | None = None
+    """Strides beyond it are replaced by dilation; None: as the network is."""
     num_classes: int = Field(ge=2, le=255)
-    final_head: HeadSpec = HeadSpec(channels=256)
+    input_size: Size
+    """At which its points were found."""
+    multiple: int = Field(default=1, ge=1, le=64)
+    """Sides are padded to a multiple of this: what the network needs to run, with feature maps that round up."""
+    mean: Triple = (0.485, 0.456, 0.406)
+    std: Triple = (0.229, 0.224, 0.225)
+    """Of the channels, with values in [0, 1]; ImageNet's by default."""
+    final_head: HeadSpec | None = None
+    """On a backbone's deepest feature map; None: the network gives class scores itself."""
+    final_skip: str | None = None
+    """The shallower tap that the final head fuses, if it does."""
     exits: tuple[ExitSpec, ...] = ()
 
     @model_validator(mode="after")
@@ -81,8 +160,8 @@ class NetworkSpec(Spec):
 class TrainingSpec(Spec):
     """A training run in two phases (MESS, ECCV 2022, section 4.2)."""
 
-    epochs: int = Field(default=60, ge=1)
-    """Epochs of phase 1: backbone, final head and early heads, end to end."""
+    epochs: int = Field(default=60, ge=0)
+    """Epochs of phase 1: the whole network and all heads, end to end; 0 for a network that is trained already."""
     exit_epochs: int = Field(default=12, ge=0)
     """Epochs of phase 2: early heads alone, everything else frozen."""
     crop: Size = (320, 320)
@@ -98,6 +177,12 @@ class TrainingSpec(Spec):
     truth_weight: float = Field(default=0.5, ge=0, le=1)
     """`a` of phase 2: the share of the labels' loss against the teacher's."""
     validate_every: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _something_to_do(self) -> Self:
+        if not self.epochs + self.exit_epochs:
+            raise ValueError("epochs and exit_epochs are both 0: nothing would be trained")
+        return self
 
 
 class SearchSpec(Spec):

@@ -9,14 +9,19 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from offramp.errors import InputError
+from offramp.models.attach import attach_exits, build_network
 from offramp.models.checkpoint import NETWORK, WEIGHTS, NetworkFile, load_network, load_network_file, save_weights
-from offramp.models.multi_exit import build_network
 from offramp.specs import ExitSpec, HeadSpec, NetworkSpec
 
 HEAD = HeadSpec(channels=4)
 DESCRIBED = NetworkFile(
     network=NetworkSpec(
-        backbone="test_efficientnet", num_classes=2, final_head=HEAD, exits=(ExitSpec(tap="blocks.2.0", head=HEAD),)
+        network="timm:test_efficientnet",
+        output_stride=16,
+        num_classes=2,
+        input_size=(96, 64),
+        final_head=HEAD,
+        exits=(ExitSpec(tap="blocks.2.0", head=HEAD),),
     ),
     classes=("road", "car"),
     palette=((1, 2, 3), (4, 5, 6)),
@@ -68,7 +73,7 @@ def test_an_unfinished_run_is_refused_and_says_how_to_go_on(run):
     [
         lambda text: text[: len(text) // 2],
         lambda text: text.replace(b'"network"', b'"something"', 1),
-        lambda text: text.replace(b'"format": 1', b'"format": 2'),
+        lambda text: text.replace(b'"format": 2', b'"format": 3'),
         lambda text: text.replace(b'"palette"', b'"palete"'),
         lambda _: b"\xff\xfe\x00",
         lambda _: b"",
@@ -113,6 +118,55 @@ def test_an_exit_without_a_place_is_refused(run):
     (run / NETWORK).write_text(text.replace("blocks.2.0", "blocks.2.7"), encoding="utf-8")
     with pytest.raises(InputError, match=r"no module 'blocks\.2\.7'"):
         load_network(run)
+
+
+def test_a_users_own_code_runs_only_if_it_is_named(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from pathlib import Path\n\nfrom torch import nn\n\nPath(__file__).with_name('ran').touch()\n\n\n"
+        "def make(classes):\n    return nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.Conv2d(4, classes, 3, 1, 1))\n"
+    )
+    source = f"{tmp_path / 'own.py'}:make"
+    spec = NetworkSpec(network=source, num_classes=2, input_size=(96, 64), exits=(ExitSpec(tap="0", head=HEAD),))
+    run = tmp_path / "run"
+    run.mkdir()
+    DESCRIBED.model_copy(update={"network": spec}).save(run)
+    save_weights(build_network(spec), run / WEIGHTS)
+    (tmp_path / "ran").unlink()
+    with pytest.raises(InputError, match=r"built by code of your own .*which is run only if you name it: give --network"):
+        load_network(run)
+    with pytest.raises(InputError, match=r"run only if you name it"):
+        load_network(run, network="timm:test_efficientnet")
+    assert not (tmp_path / "ran").exists()
+    assert load_network(run, network=source)[0].spec == spec
+    assert (tmp_path / "ran").exists()
+
+
+def test_another_network_than_the_runs_is_refused(run):
+    assert load_network(run, network="test_efficientnet")[0].spec == DESCRIBED.network
+    with pytest.raises(InputError, match=r"is timm:test_efficientnet, not timm:test_resnet$"):
+        load_network(run, network="timm:test_resnet")
+
+
+def test_a_network_that_came_as_an_object_must_come_again(tmp_path):
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.Conv2d(4, 2, 3, 1, 1))
+    network = attach_exits(body, 2, (64, 96), taps=["0"], heads=HEAD).eval()
+    DESCRIBED.model_copy(update={"network": network.spec}).save(tmp_path)
+    save_weights(network, tmp_path / WEIGHTS)
+    with pytest.raises(InputError, match=r"came as an object \(object:Sequential\)"):
+        load_network(tmp_path)
+    again = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, 2, 1), torch.nn.Conv2d(4, 2, 3, 1, 1))
+    loaded, _ = load_network(tmp_path, network=again)
+    images = 255 * torch.rand(1, 3, 64, 96)
+    with torch.no_grad():
+        assert all(torch.equal(loaded(images)[name], scores) for name, scores in network(images).items())
+
+
+def test_tied_weights_are_saved(tmp_path):
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1), torch.nn.Conv2d(2, 2, 1), torch.nn.Conv2d(2, 2, 1))
+    body[2].weight = body[1].weight
+    save_weights(attach_exits(body, 2, (64, 96), taps=["0"], heads=HEAD), tmp_path / WEIGHTS)
+    saved = load_file(tmp_path / WEIGHTS)
+    assert torch.equal(saved["backbone.1.weight"], saved["backbone.2.weight"])
 
 
 class Trap:

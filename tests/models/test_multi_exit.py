@@ -1,22 +1,25 @@
 """The network with exits: its backbone stays timm's, exits do not depend on each other, answers stay in their place."""
 
+import copy
+
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional
 
+from offramp import torchvision_import  # noqa: F401 - timm imports torchvision, which may need help
 from offramp.errors import InputError
-from offramp.models.backbones import build_backbone
-from offramp.models.multi_exit import build_network, plan_network, stride_of, upsample
+from offramp.models.attach import build_network
+from offramp.models.multi_exit import stride_of, upsample
 from offramp.specs import FINAL, ExitSpec, HeadSpec, NetworkSpec
 
-import timm  # isort: skip - torchvision may need help before
+import timm  # isort: skip
 
 NAME = "test_efficientnet"
 SPEC = NetworkSpec(
-    backbone=NAME,
+    network=f"timm:{NAME}",
     output_stride=16,
     num_classes=4,
+    input_size=(90, 70),
     final_head=HeadSpec(channels=8),
     exits=(ExitSpec(tap="blocks.1.0", head=HeadSpec(channels=8)), ExitSpec(tap="blocks.2.0", head=HeadSpec(channels=16))),
 )
@@ -35,8 +38,8 @@ def images():
 
 def test_the_backbone_is_timms_own(network, images):
     alone = timm.create_model(NAME, features_only=True, output_stride=16).eval()
-    assert list(network.backbone.network.state_dict()) == list(alone.state_dict())
-    alone.load_state_dict(network.backbone.network.state_dict())
+    assert list(network.backbone.state_dict()) == list(alone.state_dict())
+    alone.load_state_dict(network.backbone.state_dict())
     mean = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)  # ImageNet, as timm expects
     std = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
     taps = {}
@@ -48,6 +51,15 @@ def test_the_backbone_is_timms_own(network, images):
     assert torch.equal(features[FINAL], expected)
     assert features.keys() == {"blocks.1.0", "blocks.2.0", FINAL}
     assert all(torch.equal(features[tap], kept) for tap, kept in taps.items())
+
+
+def test_a_copy_has_hooks_of_its_own(network, images):
+    twin = copy.deepcopy(network)
+    with torch.no_grad():
+        for parameter in twin.parameters():
+            parameter.zero_()
+        assert not twin(images)["blocks.1.0:fcn/c8"].any()
+        assert network(images)["blocks.1.0:fcn/c8"].any()
 
 
 def test_every_exit_answers_at_its_own_resolution(network, images):
@@ -75,11 +87,34 @@ def test_each_exit_is_its_head_on_its_tap(network, images):
         assert torch.equal(answers[FINAL], network.final_head(features[FINAL]))
 
 
+def test_a_head_that_fuses_gets_the_shallower_tap(images):
+    exits = (ExitSpec(tap="blocks.2.0", head=HeadSpec(kind="skip", channels=8), skip="blocks.1.0"),)
+    network = build_network(SPEC.model_copy(update={"exits": exits})).eval()
+    with torch.no_grad():
+        features = network.features(images)
+        answers = network(images)
+        wanted = network.early_heads[0](features["blocks.2.0"], features["blocks.1.0"])
+    assert list(answers) == ["blocks.2.0+blocks.1.0:skip/c8", FINAL]
+    assert torch.equal(answers["blocks.2.0+blocks.1.0:skip/c8"], wanted)
+    assert wanted.shape == (2, 4, 18, 23)
+
+
 def test_a_tap_that_is_no_point_is_refused():
-    for tap, message in (("blocks.9.0", "no module 'blocks.9.0'; near it: .*blocks"), ("conv_stem", "points .*blocks.1.0")):
+    messages = {"blocks.9.0": "no module 'blocks.9.0'; near it: .*blocks", "blocks.0": None, "": "no module ''"}
+    for tap, message in messages.items():
         wrong = SPEC.model_copy(update={"exits": (ExitSpec(tap=tap),)})
+        if message is None:
+            assert build_network(wrong).spec == wrong  # any module with a feature map may be named
+            continue
         with pytest.raises(InputError, match=message):
             build_network(wrong)
+
+
+def test_figures_of_heads(network):
+    assert network.figures("blocks.2.0:fcn/c16", (90, 70)).receptive_field == 3 * 8
+    assert network.figures(FINAL, (90, 70)).receptive_field == 3 * 16
+    early = network.figures("blocks.2.0:fcn/c16", (90, 70))
+    assert early.parameters == sum(p.numel() for p in network.early_heads[1].parameters())
 
 
 # ---------------------------------------------------------------------------------------------------------------- upsample
@@ -114,45 +149,6 @@ def test_stride_of_every_size():
     for stride in (2, 4, 8, 16, 32):
         for pixels in range(stride + 1, 300):
             assert stride_of(-(-pixels // stride), pixels) == stride
+    assert stride_of(36, 360) == 10
     with pytest.raises(InputError, match=r"22 on 360 pixels"):
         stride_of(22, 360)
-
-
-# -------------------------------------------------------------------------------------------------------------------- plan
-
-
-def macs_until(network: nn.Module, stops: list[str], height: int, width: int) -> tuple[dict[str, int], int]:
-    """Multiply-accumulates of convolutions that have run when each stop is done, and of all, by the shapes of their outputs."""
-    total, at = [0], {}
-
-    def count(module, _inputs, output):
-        total[0] += output[0].numel() * module.weight[0].numel()
-
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            module.register_forward_hook(count)
-    for stop in stops:
-        network.get_submodule(stop).register_forward_hook(lambda *_, stop=stop: at.update({stop: total[0]}))
-    with torch.no_grad():
-        network.eval()(torch.zeros(1, 3, height, width))
-    return at, total[0]
-
-
-def test_planned_exits_are_at_even_cost():
-    spec = plan_network("mobilenetv2_100", 16, 11, exits=3, size=(96, 64))
-    taps = [early.tap for early in spec.exits]
-    at, whole = macs_until(build_backbone("mobilenetv2_100", 16).network, taps, 64, 96)
-    assert len(set(taps)) == 3
-    assert [at[tap] / whole for tap in taps] == pytest.approx([0.25, 0.5, 0.75], abs=0.06)
-    assert (spec.backbone, spec.output_stride, spec.num_classes) == ("mobilenetv2_100", 16, 11)
-
-
-def test_planned_heads_are_narrower_on_larger_maps():
-    spec = plan_network(NAME, 16, 4, exits=3, size=(90, 70))
-    assert [(early.tap, early.head.channels) for early in spec.exits] == [
-        ("blocks.1.0", 64),
-        ("blocks.2.0", 128),
-        ("blocks.3.0", 128),
-    ]
-    with pytest.raises(InputError, match=r"4 exits asked for.*only 3"):
-        plan_network(NAME, 16, 4, exits=4, size=(90, 70))

@@ -8,8 +8,10 @@ from offramp.specs import ExitSpec, HeadSpec, NetworkSpec
 
 HEAD = HeadSpec(channels=4)
 TINY = NetworkSpec(
-    backbone="test_efficientnet",
+    network="timm:test_efficientnet",
+    output_stride=16,
     num_classes=2,
+    input_size=(48, 32),
     final_head=HEAD,
     exits=tuple(ExitSpec(tap=tap, head=HEAD) for tap in ("blocks.1.0", "blocks.2.0", "blocks.3.0")),
 )
@@ -35,7 +37,7 @@ def split():
 
 @pytest.fixture
 def network():
-    from offramp.models.multi_exit import build_network
+    from offramp.models.attach import build_network
 
     torch.manual_seed(0)
     return build_network(TINY)

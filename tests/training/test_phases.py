@@ -91,7 +91,7 @@ def test_phase_2_leaves_backbone_and_final_exit_bit_for_bit(network, split, tmp_
 
 
 def test_without_early_exits_there_is_one_phase(network, batch):
-    from offramp.models.multi_exit import build_network
+    from offramp.models.attach import build_network
 
     alone = build_network(network.spec.model_copy(update={"exits": ()}))
     (only,) = two_phase(alone, SPEC, WEIGHTS, pretrained=False)

@@ -262,10 +262,10 @@ def test_a_crop_that_is_no_multiple_of_the_stride_trains(scenes, tmp_path):
 def test_weights_must_be_given_again_before_the_first_epoch_ended(scenes, tmp_path):
     from safetensors.torch import save_file
 
-    from offramp.models.backbones import build_backbone
+    from offramp.models.sources import build
 
     for name in ("first", "second"):
-        save_file(build_backbone("test_resnet", 16).network.state_dict(), tmp_path / f"{name}.safetensors")
+        save_file(build("test_resnet", 2).network.state_dict(), tmp_path / f"{name}.safetensors")
     run = tmp_path / "run"
     options = {"network": "test_resnet", "exits": 1, "training": QUICK}
 

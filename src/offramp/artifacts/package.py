@@ -46,6 +46,10 @@ class HeadEntry(GraphEntry):
     tap: str
     stage: int = Field(ge=0)
     """Index of the last stage that must have run."""
+    receptive_field: int | None = Field(default=None, ge=1)
+    """Pixels on a side that a score depends on through the head alone; None for the network's own final exit."""
+    whole_image: bool = False
+    """The head pools over the whole image."""
     scores_shape: Shape
     """(1, classes, h, w): the head's resolution."""
     labels: FileName

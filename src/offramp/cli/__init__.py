@@ -36,6 +36,7 @@ def _root(
 DATA_VERBS: dict[str, Callable[..., None]] = {"draw": data.draw, "check": data.check}
 VERBS: dict[str, Callable[..., None]] = {
     "demo": workstation.demo,
+    "taps": workstation.taps,
     "train": workstation.train,
     "export": workstation.export,
     "evaluate": device.evaluate,

@@ -1,29 +1,163 @@
-"""The verbs that need torch: train, export, demo."""
+"""The verbs that need torch: taps, train, export, demo."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from offramp.cli.options import Json, checked, need, show
 from offramp.console import print_table, showing_progress
-from offramp.errors import InputError
-from offramp.specs import OutputStride, TrainingSpec, parse_size
+from offramp.specs import NetworkChoice, TrainingSpec, parse_size
 
-OUTPUT_STRIDES: dict[int, OutputStride] = {8: 8, 16: 16, 32: 32}
+if TYPE_CHECKING:
+    from offramp.models.survey import SurveyedPoint
+
+SOURCES = "timm:NAME (or NAME), torchvision:NAME, smp:ARCH/ENCODER, transformers:CLASS, file.py:function, or a recipe"
+
+OutputStride = Annotated[
+    int | None, typer.Option(help="8, 16 or 32: less is finer and costs more; 16 for timm's networks, else the network's own.")
+]
+Exits = Annotated[int, typer.Option(help="Points to tap, at even distances in cost.", min=0, max=64)]
+Heads = Annotated[
+    str, typer.Option(help="Heads, each at every tap: KIND[/cWIDTH][/rREDUCTION][/bBLOCKS][/d], separated by commas.")
+]
+Taps = Annotated[str | None, typer.Option(help="Points to tap, by name, separated by commas; see offramp taps.")]
+FinalHead = Annotated[str | None, typer.Option(help="Head of the final exit, if the network is a backbone.")]
+
+
+def _choice(
+    network: str, output_stride: int | None, exits: int, heads: str, taps: str | None, final_head: str | None
+) -> NetworkChoice:
+    return checked(
+        NetworkChoice,
+        network=network,
+        output_stride=output_stride,
+        exits=exits,
+        heads=_names(heads),
+        taps=None if taps is None else _names(taps),
+        final_head=final_head,
+    )
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def taps(
+    network: Annotated[str, typer.Argument(metavar="NETWORK", help=SOURCES)],
+    size: Annotated[str, typer.Option(help="Size of the images that it is meant for.", metavar="WxH")] = "480x360",
+    classes: Annotated[int, typer.Option(help="Number of classes.")] = 11,
+    output_stride: OutputStride = None,
+    exits: Exits = 6,
+    heads: Heads = "fcn",
+    names: Annotated[str | None, typer.Option("--taps", help="Points to tap, by name, separated by commas.")] = None,
+    final_head: FinalHead = None,
+    every: Annotated[bool, typer.Option("--all", help="Every module that can be tapped, not only blocks.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Show where exits can be attached to a network, what has been spent there, and the exits that train would attach.
+
+    Example: offramp taps smp:Unet/resnet18 --size 480x360 --exits 3 --heads deeplab/r4
+    """
+    choice = _choice(network, output_stride, exits, heads, names, final_head)
+    need("torch", "timm", extra="train")
+    from offramp.models.survey import survey as step
+
+    found = step(choice, classes, size=parse_size(size), every=every)
+
+    def people() -> None:
+        spec = found.spec
+        padded = f", sides padded to multiples of {spec.multiple}" if spec.multiple > 1 else ""
+        whole = f"{found.macs / 1e6:.1f} million macs, {found.parameters / 1e6:.3f} million parameters"
+        print_table(
+            f"{spec.network}, {size}{padded}: {whole}, {found.latency_ms:.1f} ms in PyTorch",
+            ["point", "stride", "channels", "million macs", "million parameters", "share", "ms so far", "exit"],
+            _tree(found.points),
+        )
+        print_table(
+            "exits that train would attach",
+            ["exit", "million macs of its head", "parameters", "receptive field at its tap, pixels"],
+            [
+                [
+                    early.name,
+                    f"{early.figures.macs / 1e6:.1f}",
+                    f"{early.figures.parameters}",
+                    "whole image" if early.figures.whole_image else f"{early.figures.receptive_field}",
+                ]
+                for early in found.exits
+            ],
+        )
+
+    points = [
+        {
+            "name": row.point.name,
+            "stride": row.point.stride,
+            "channels": row.point.channels,
+            "layout": row.point.layout.kind,
+            "macs": row.point.macs,
+            "parameters": row.point.parameters,
+            "share": row.point.share,
+            "latency_ms": row.latency_ms,
+            "chosen": row.chosen,
+        }
+        for row in found.points
+    ]
+    values = {
+        "network": found.spec.network,
+        "multiple": found.spec.multiple,
+        "macs": found.macs,
+        "parameters": found.parameters,
+        "latency_ms": found.latency_ms,
+        "points": points,
+        "exits": [{"name": early.name, **asdict(early.figures)} for early in found.exits],
+    }
+    show(as_json, values, people)
+
+
+def _tree(points: Sequence[SurveyedPoint]) -> list[list[str]]:
+    """Rows of the table: a line for each module around points, and its points below it."""
+    rows: list[list[str]] = []
+    around = ""
+    for row in points:
+        parent = row.point.name.rpartition(".")[0]
+        if parent != around and parent:
+            rows.append([parent, *[""] * 7])
+        around = parent
+        rows.append(
+            [
+                f"  {row.point.name}" if parent else row.point.name,
+                str(row.point.stride),
+                str(row.point.channels),
+                f"{row.point.macs / 1e6:.1f}",
+                f"{row.point.parameters / 1e6:.3f}",
+                f"{row.point.share:.2f}",
+                f"{row.latency_ms:.1f}",
+                "*" if row.chosen else "",
+            ]
+        )
+    return rows
 
 
 def train(
     data: Annotated[Path, typer.Argument(metavar="DATA", help="A dataset with the splits train and val.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="The run's folder.")],
-    network: Annotated[str, typer.Option(help="A network of timm's.")] = "mobilenetv2_100",
-    weights: Annotated[Path | None, typer.Option(help="ImageNet weights, a .safetensors file.")] = None,
-    output_stride: Annotated[int, typer.Option(help="8, 16 or 32: less is finer and costs more.")] = 16,
-    exits: Annotated[int, typer.Option(help="Early exits, at even distances in cost.", min=0, max=64)] = 6,
-    epochs: Annotated[int, typer.Option(help="Epochs of phase 1.")] = 60,
-    exit_epochs: Annotated[int | None, typer.Option(help="Epochs of phase 2; a fifth of phase 1's by default.")] = None,
+    network: Annotated[str, typer.Option(help=SOURCES)] = "mobilenetv2_100",
+    weights: Annotated[
+        Path | None, typer.Option(help="A .safetensors file: of ImageNet for a backbone, else the whole network's.")
+    ] = None,
+    output_stride: OutputStride = None,
+    exits: Exits = 6,
+    heads: Heads = "fcn",
+    taps: Taps = None,
+    final_head: FinalHead = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of phase 1; 0 leaves a trained network as it is.")] = 60,
+    exit_epochs: Annotated[
+        int | None, typer.Option(help="Epochs of phase 2; a fifth of phase 1's by default, 12 without phase 1.")
+    ] = None,
     crop: Annotated[str, typer.Option(help="Size of the training crops.", metavar="WxH")] = "320x320",
     batch_size: Annotated[int, typer.Option(help="Crops in a batch.")] = 8,
     learning_rate: Annotated[float, typer.Option(help="Of the heads; a pretrained backbone takes half.")] = 1e-3,
@@ -38,19 +172,17 @@ def train(
 
     Example: offramp train scenes --out run --network mobilenetv2_050 --exits 3 --epochs 40 --crop 192x128
     """
+    choice = _choice(network, output_stride, exits, heads, taps, final_head)
     spec = checked(
         TrainingSpec,
         epochs=epochs,
-        exit_epochs=-(-epochs // 5) if exit_epochs is None else exit_epochs,
+        exit_epochs=(-(-epochs // 5) or 12) if exit_epochs is None else exit_epochs,
         crop=parse_size(crop),
         batch_size=batch_size,
         learning_rate=learning_rate,
         seed=seed,
         validate_every=validate_every,
     )
-    stride = OUTPUT_STRIDES.get(output_stride)
-    if stride is None:
-        raise InputError(f"--output-stride must be one of {', '.join(map(str, OUTPUT_STRIDES))}, got {output_stride}")
     need("torch", "timm", "safetensors", extra="train")
     from offramp.training.loop import read_history
     from offramp.training.train import train as step
@@ -59,13 +191,11 @@ def train(
         step(
             data,
             out,
-            network=network,
             weights=weights,
-            output_stride=stride,
-            exits=exits,
             training=spec,
             resume=resume,
             progress=progress,
+            **choice.model_dump(),
         )
     last = read_history(out)[-1]
     miou = {name.removeprefix("miou:"): value for name, value in last.items() if name.startswith("miou:")}
@@ -80,6 +210,9 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
     out: Annotated[Path, typer.Option(metavar="PACKAGE", help="The package to make.")],
     size: Annotated[str | None, typer.Option(help="Size of the images it will take; the training images' by default.")] = None,
+    network: Annotated[
+        str | None, typer.Option(help="file.py:function, if the run's network is of your own code: it runs only if you say so.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Turn a run into a package: one ONNX graph for each stage and each head. It needs no torch.
@@ -90,7 +223,7 @@ def export(
     from offramp.export.package import export as step
 
     with showing_progress() as progress:
-        manifest = step(run, out, size=parse_size(size) if size else None, progress=progress)
+        manifest = step(run, out, size=parse_size(size) if size else None, network=network, progress=progress)
 
     def people() -> None:
         rows = [
@@ -99,11 +232,14 @@ def export(
                 str(head.stage),
                 f"{sum(s.macs for s in manifest.stages[: head.stage + 1]) / 1e6:.1f}",
                 f"{head.macs / 1e6:.1f}",
+                f"{head.parameter_bytes / 1e3:.1f}",
+                str(head.receptive_field or ""),
             ]
             for head in manifest.heads
         ]
         title = f"{out}: {manifest.size[0]}x{manifest.size[1]}, {len(manifest.stages)} stages"
-        print_table(title, ["exit", "after stage", "million macs of its stages", "of its head"], rows)
+        columns = ["exit", "after stage", "million macs of its stages", "of its head", "kB of its head", "it sees, pixels"]
+        print_table(title, columns, rows)
 
     show(as_json, {"package": str(out), "package_id": manifest.package_id, "exits": list(manifest.exits)}, people)
 

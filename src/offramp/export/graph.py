@@ -9,18 +9,26 @@ import logging
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
+from onnx import helper, numpy_helper
 from torch import nn
 from torch.nn import functional
 
 from offramp.models.confidence import pixel_confidence, sure_counts
 from offramp.models.multi_exit import MultiExitNetwork
-from offramp.specs import FINAL, ConfidenceKind
+from offramp.specs import ConfidenceKind
 
 IMAGE = "image"
 HEAD_OUTPUTS = ("scores", "confidence", "sure")
 OPSET = 18
+IR_VERSION = 10
+"""Of graphs written by hand; the exporter's are the same."""
+
+POLICY_STRIDE = 4
+"""Finer class scores are judged at every second or fourth pixel: at full resolution the policy would cost 40 % of a network."""
 
 
 class EveryExit(nn.Module):
@@ -31,7 +39,7 @@ class EveryExit(nn.Module):
         self.network = network
         self.confidence = confidence
         self.object_classes = object_classes
-        self.taps = (*dict.fromkeys(early.tap for early in network.spec.exits), FINAL)
+        self.taps = (*dict.fromkeys(map(network.tap_of, network.spec.exit_names)),)
 
     @property
     def output_names(self) -> list[str]:
@@ -46,51 +54,45 @@ class EveryExit(nn.Module):
         features = self.network.features(image.permute(0, 3, 1, 2).float())
         outputs = [features[tap] for tap in self.taps]
         for scores in self.network.answer(features, self.network.spec.exit_names).values():
-            confidence = pixel_confidence(scores, self.confidence)
-            outputs += [scores, confidence, sure_counts(scores, confidence, self.object_classes)]
+            step = max(1, POLICY_STRIDE // self.network.stride(scores, image.shape[1]))
+            judged = scores[..., step // 2 :: step, step // 2 :: step] if step > 1 else scores
+            confidence = pixel_confidence(judged, self.confidence)
+            outputs += [scores, confidence, sure_counts(judged, confidence, self.object_classes)]
         return tuple(outputs)
 
 
-class Labels(nn.Module):
-    """Class scores at head resolution in, the label map at the image's size out.
+def labels_graph(shape: Sequence[int], stride: int, height: int, width: int) -> onnx.ModelProto:
+    """A graph from class scores of `shape`, (1, C, h, w), to the label map (1, height, width) uint8; written by hand.
 
     Bilinear upsampling is two matrix products, one for rows and one for columns, cut to the image: nearly twice as fast in
     ONNX Runtime as its Resize, and nothing that hangs over the image's edge is computed.
     """
+    rows = upsampling_matrix(shape[2], stride)[:height]
+    columns = upsampling_matrix(shape[3], stride)[:width].T
+    nodes, weights, full = [], [], "scores"
+    if (shape[2], shape[3]) != (height, width):
+        weights = [numpy_helper.from_array(rows, "labels/rows"), numpy_helper.from_array(columns.copy(), "labels/columns")]
+        nodes = [
+            helper.make_node("MatMul", ["scores", "labels/columns"], ["labels/wide"]),
+            helper.make_node("MatMul", ["labels/rows", "labels/wide"], ["labels/full"]),
+        ]
+        full = "labels/full"
+    nodes += [
+        helper.make_node("ArgMax", [full], ["labels/index"], axis=1, keepdims=0),
+        helper.make_node("Cast", ["labels/index"], ["labels"], to=onnx.TensorProto.UINT8),
+    ]
+    given = helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, shape)
+    made = helper.make_tensor_value_info("labels", onnx.TensorProto.UINT8, [1, height, width])
+    graph = helper.make_graph(nodes, "labels", [given], [made], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    return onnx.shape_inference.infer_shapes(model)
 
-    def __init__(self, shape: tuple[int, ...], stride: int, height: int, width: int) -> None:
-        """Prepare the products for class scores of this shape, (1, C, h, w)."""
-        super().__init__()
-        rows, columns = torch.eye(shape[2])[None, None], torch.eye(shape[3])[None, None]
-        self.rows: torch.Tensor
-        self.columns: torch.Tensor
-        self.register_buffer("rows", _along_rows(rows, stride)[:height])
-        self.register_buffer("columns", _along_rows(columns, stride)[:width].T.contiguous())
 
-    def forward(self, scores: torch.Tensor) -> torch.Tensor:
-        """Class scores (1, C, h, w) to labels (1, H, W) uint8."""
-        return (self.rows @ (scores @ self.columns)).argmax(dim=1).to(torch.uint8)
-
-
-def _along_rows(identity: torch.Tensor, stride: int) -> torch.Tensor:
-    """The matrix (n * stride, n) by which bilinear upsampling multiplies n values, from the identity (1, 1, n, n)."""
-    size = identity.shape[2]
-    stretched = functional.interpolate(identity, size=(size * stride, size), mode="bilinear", align_corners=False)
-    return stretched[0, 0]
-
-
-class Original(nn.Module):
-    """The network without early exits: image bytes in, label map out."""
-
-    def __init__(self, network: MultiExitNetwork, labels: Labels) -> None:
-        super().__init__()
-        self.network = network
-        self.labels = labels
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        """Image (1, H, W, 3) uint8 to labels (1, H, W) uint8."""
-        scores = self.network(image.permute(0, 3, 1, 2).float(), [FINAL])[FINAL]
-        return self.labels(scores)  # type: ignore[no-any-return]
+def upsampling_matrix(cells: int, stride: int) -> npt.NDArray[np.float32]:
+    """The matrix (cells * stride, cells) by which bilinear upsampling multiplies values along one axis."""
+    identity = torch.eye(cells)[None, None]
+    stretched = functional.interpolate(identity, size=(cells * stride, cells), mode="bilinear", align_corners=False)
+    return stretched[0, 0].numpy()
 
 
 def tap_output(tap: str) -> str:
@@ -105,9 +107,10 @@ def head_outputs(exit_name: str) -> tuple[str, ...]:
 
 def to_onnx(module: nn.Module, example: torch.Tensor, input_name: str, output_names: Sequence[str]) -> onnx.ModelProto:
     """Export a module with one input to an ONNX model with static shapes, batch-norm folded."""
-    exporter_log = logging.getLogger("torch.onnx")
-    level = exporter_log.level
-    exporter_log.setLevel(logging.ERROR)
+    logs = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir")]
+    levels = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(logging.ERROR)  # they, too, speak of the exporter's internals
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")  # the exporter warns about its own internals
@@ -121,6 +124,7 @@ def to_onnx(module: nn.Module, example: torch.Tensor, input_name: str, output_na
                 verbose=False,
             )
     finally:
-        exporter_log.setLevel(level)
+        for log, level in zip(logs, levels, strict=True):
+            log.setLevel(level)
     assert program is not None
     return onnx.shape_inference.infer_shapes(program.model_proto)

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import onnx
 import torch
+from onnx.compose import merge_models
+from torch import nn
 
 from offramp.artifacts import MANIFEST, GraphEntry, HeadEntry, Manifest, Provenance
-from offramp.export.graph import IMAGE, EveryExit, Labels, Original, head_outputs, tap_output, to_onnx
-from offramp.export.stages import HeadCut, Piece, count_macs, cut, parameter_bytes
+from offramp.export.graph import IMAGE, EveryExit, head_outputs, labels_graph, tap_output, to_onnx
+from offramp.export.stages import HeadCut, Piece, count_macs, cut, parameter_bytes, subgraph
 from offramp.files import check_replaceable, new_folder, sha256_of
 from offramp.models.checkpoint import WEIGHTS, NetworkFile, load_network
 from offramp.models.multi_exit import MultiExitNetwork
@@ -21,7 +23,13 @@ from offramp.specs import FINAL, ConfidenceKind, Size
 
 
 def export(
-    run: Path, out: Path, *, size: Size | None = None, confidence: ConfidenceKind = "top1", progress: Progress = silent
+    run: Path,
+    out: Path,
+    *,
+    size: Size | None = None,
+    confidence: ConfidenceKind = "top1",
+    network: nn.Module | str | None = None,
+    progress: Progress = silent,
 ) -> Manifest:
     """Write the package `out` from the finished run `run`.
 
@@ -30,6 +38,7 @@ def export(
         out: the package; an earlier package of that name is replaced, anything else is not.
         size: width and height of the images that the package will take; the training images' by default.
         confidence: what a pixel's confidence is.
+        network: the network itself, or where it comes from, if its code is the user's; see `checkpoint.load_network`.
         progress: told of each graph.
 
     Raises:
@@ -37,12 +46,12 @@ def export(
 
     """
     check_replaceable(out, marker=MANIFEST)
-    network, described = load_network(run)
+    multi, described = load_network(run, network=network)
     width, height = size or described.size
-    every = EveryExit(network, confidence, described.object_classes)
+    every = EveryExit(multi, confidence, described.object_classes)
     model = to_onnx(every, torch.zeros(1, height, width, 3, dtype=torch.uint8), IMAGE, every.output_names)
     progress("export", 1, 4)
-    exits = {name: _tap_of(network, name) for name in network.spec.exit_names}
+    exits = {name: multi.tap_of(name) for name in multi.spec.exit_names}
     depth = {tap: index for index, tap in enumerate(every.taps)}
     cuts = [HeadCut(head_outputs(name), depth[tap]) for name, tap in exits.items()]
     stages, heads = cut(model, [tap_output(tap) for tap in every.taps], cuts)
@@ -53,28 +62,27 @@ def export(
         head_entries = []
         for index, (name, piece) in enumerate(zip(exits, heads, strict=True)):
             shape = _shape(piece.model, head_outputs(name)[0])
-            entry = _labels(folder, labels, network, shape, width, height)
+            entry = _labels(folder, labels, multi, shape, (width, height))
             written = _write(folder, f"head-{index}.onnx", piece)
+            figures = multi.figures(name, (width, height))
             head_entries.append(
                 HeadEntry(
                     **written.model_dump(),
                     exit=name,
                     tap=exits[name],
                     stage=depth[exits[name]],
+                    receptive_field=None if figures is None else figures.receptive_field,
+                    whole_image=figures is not None and figures.whole_image,
                     scores_shape=shape,
                     labels=entry,
                 )
             )
         progress("export", 3, 4)
-        original = _write(folder, "original.onnx", _original(network, head_entries[-1].scores_shape, width, height))
+        original = _write(folder, "original.onnx", _original(model, multi, head_entries[-1].scores_shape, (width, height)))
         manifest = _manifest(described, (width, height), confidence, stage_entries, head_entries, labels, original, run)
         manifest.save(folder / MANIFEST)
     progress("export", 4, 4)
     return manifest
-
-
-def _tap_of(network: MultiExitNetwork, exit_name: str) -> str:
-    return next((early.tap for early in network.spec.exits if early.name == exit_name), FINAL)
 
 
 def _write(folder: Path, name: str, piece: Piece) -> GraphEntry:
@@ -95,23 +103,25 @@ def _shape(model: onnx.ModelProto, output: str) -> tuple[int, ...]:
     return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
 
 
-def _labels(
-    folder: Path, written: dict[str, GraphEntry], network: MultiExitNetwork, shape: Sequence[int], width: int, height: int
-) -> str:
+def _labels(folder: Path, written: dict[str, GraphEntry], network: MultiExitNetwork, shape: Sequence[int], size: Size) -> str:
     """Write the graph from class scores of this shape to labels, unless it is there; its file name."""
     name = f"labels-{shape[2]}x{shape[3]}.onnx"
     if name not in written:
-        scores = torch.zeros(*shape)
-        labels = Labels(tuple(shape), network.stride(scores, height), height, width)
-        model = to_onnx(labels, scores, "scores", ["labels"])
-        written[name] = _write(folder, name, Piece(model, ("scores",), ("labels",)))
+        written[name] = _write(folder, name, Piece(_labels_graph(network, shape, size), ("scores",), ("labels",)))
     return name
 
 
-def _original(network: MultiExitNetwork, shape: Sequence[int], width: int, height: int) -> Piece:
-    labels = Labels(tuple(shape), network.stride(torch.zeros(*shape), height), height, width)
-    example = torch.zeros(1, height, width, 3, dtype=torch.uint8)
-    return Piece(to_onnx(Original(network, labels), example, IMAGE, ["labels"]), (IMAGE,), ("labels",))
+def _labels_graph(network: MultiExitNetwork, shape: Sequence[int], size: Size) -> onnx.ModelProto:
+    width, height = size
+    return labels_graph(shape, network.stride(torch.empty(*shape), height), height, width)
+
+
+def _original(model: onnx.ModelProto, network: MultiExitNetwork, shape: Sequence[int], size: Size) -> Piece:
+    """The network without early exits in one graph: all that the final exit's class scores need, and its label map."""
+    scores = head_outputs(FINAL)[0]
+    alone = subgraph(model, [scores])
+    labels = _labels_graph(network, shape, size)
+    return Piece(merge_models(alone.model, labels, io_map=[(scores, "scores")]), alone.inputs, ("labels",))
 
 
 def _manifest(

@@ -64,6 +64,12 @@ def cut(model: onnx.ModelProto, taps: Sequence[str], heads: Sequence[HeadCut]) -
     return stages, [graph.piece(nodes, head.outputs) for nodes, head in zip(head_nodes, heads, strict=True)]
 
 
+def subgraph(model: onnx.ModelProto, outputs: Sequence[str]) -> Piece:
+    """All of a model that some of its tensors need."""
+    graph = _Graph(model)
+    return graph.piece(graph.ancestors(outputs), list(outputs))
+
+
 class _Graph:
     """The model's nodes by index, and who makes which tensor."""
 

@@ -9,10 +9,13 @@ import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from offramp.errors import InputError
 from offramp.files import new_file
-from offramp.models.multi_exit import MultiExitNetwork, build_network
+from offramp.models.attach import OBJECT, build_network
+from offramp.models.multi_exit import MultiExitNetwork
+from offramp.models.sources import build, full_name, is_user_code
 from offramp.specs import NetworkSpec, Size, Spec, explain
 
 WEIGHTS = "weights.safetensors"
@@ -23,7 +26,7 @@ class NetworkFile(Spec):
     """What must be known beside the weights to use them."""
 
     kind: Literal["network"] = "network"
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     network: NetworkSpec
     classes: tuple[str, ...]
     palette: tuple[tuple[int, int, int], ...]
@@ -61,14 +64,24 @@ def load_network_file(run: Path) -> NetworkFile:
 def save_weights(network: MultiExitNetwork, path: Path) -> None:
     """Write the state dict, whole or not at all."""
     with new_file(path) as temporary:
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}, temporary)
+        save_file(plain_tensors(network), temporary)
 
 
-def load_network(run: Path) -> tuple[MultiExitNetwork, NetworkFile]:
+def plain_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
+    """The state dict as it can be saved: on the CPU, no tensor sharing its memory with another (tied weights do)."""
+    return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
+
+
+def load_network(run: Path, *, network: nn.Module | str | None = None) -> tuple[MultiExitNetwork, NetworkFile]:
     """Read a finished run; the network is in evaluation mode on the CPU.
 
+    Args:
+        run: its folder.
+        network: the network itself, or where it comes from. Code is run only if it is named here: a run from a stranger
+            could name any.
+
     Raises:
-        InputError: no run, an unfinished one, or weights that do not fit the network.
+        InputError: no run, an unfinished one, a network of the user's that is not named, or weights that do not fit it.
 
     """
     described = load_network_file(run)
@@ -77,13 +90,44 @@ def load_network(run: Path) -> tuple[MultiExitNetwork, NetworkFile]:
         raise InputError(
             f"the run {run} is not finished: it has no {WEIGHTS}; go on with offramp train DATA --out {run} --resume"
         )
-    network = build_network(described.network)
+    multi = build_network(described.network, network=original_network(described.network, network, run))
     try:
-        network.load_state_dict(load_file(path))
+        multi.load_state_dict(load_file(path))
     except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(f"the weights {path} do not fit {run / NETWORK}: {str(error).splitlines()[0]}") from error
     with torch.no_grad():
-        broken = [name for name, tensor in network.state_dict().items() if not torch.isfinite(tensor.float()).all()]
+        broken = [name for name, tensor in multi.state_dict().items() if not torch.isfinite(tensor.float()).all()]
     if broken:
         raise InputError(f"the weights {path} hold NaN or infinity in {broken[0]} (and {len(broken) - 1} more); train again")
-    return network.eval(), described
+    return multi.eval(), described
+
+
+def original_network(
+    spec: NetworkSpec, given: nn.Module | str | None, run: Path, *, weights: Path | None = None
+) -> nn.Module | None:
+    """The network of a run where its description alone may not, or cannot, build it; else None.
+
+    Args:
+        spec: the run's.
+        given: what the user named.
+        run: its folder.
+        weights: of the user's own network, see `sources.build`.
+
+    Raises:
+        InputError: it is needed and not given, or another one was given.
+
+    """
+    if isinstance(given, nn.Module):
+        return given
+    if is_user_code(spec.network):
+        if given is None or not is_user_code(given):
+            raise InputError(
+                f"the network of {run} is built by code of your own ({spec.network}), which is run only if you name it: "
+                f"give --network {spec.network}"
+            )
+        return build(given, spec.num_classes, weights=weights).network
+    if spec.network.startswith(OBJECT):
+        raise InputError(f"the network of {run} came as an object ({spec.network}); give such an object to load_network")
+    if given is not None and full_name(given) != spec.network:
+        raise InputError(f"the network of {run} is {spec.network}, not {given}")
+    return None

@@ -1,87 +1,149 @@
-"""The multi-exit network: a backbone, taps on its modules, a head on each tap.
+"""The multi-exit network: any segmentation network or backbone, taps on its modules, a head on each tap.
 
-Taps are forward hooks: the backbone is not rewritten, its state dict keeps its names, and any `nn.Module` serves.
+Taps are forward hooks: the network is not rewritten, its state dict keeps its names, and any `nn.Module` serves.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from offramp.errors import InputError
-from offramp.models.backbones import Backbone, build_backbone
-from offramp.models.heads import HEADS
-from offramp.models.taps import check_tap, choose_taps, trace_taps
-from offramp.specs import FINAL, ExitSpec, HeadSpec, NetworkSpec, OutputStride, Size
+from offramp.models.feature_maps import Layout, main_tensor, read_answer
+from offramp.models.heads import FeatureShape, HeadFigures, build_head, head_figures
+from offramp.specs import FINAL, HeadSpec, NetworkSpec, Size
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
-"""ImageNet's channel statistics, which timm's weights expect."""
 
-TRACE_SIZE = 64
-"""Pixels; enough to learn the channels at every tap."""
+@dataclass(frozen=True)
+class Wiring:
+    """How the maps that exits need are held by the network's modules, and what it gives at its end."""
+
+    taps: dict[str, Layout]
+    """Of every tap, those of skips included."""
+    final: Layout
+    """Of the network's own class scores, or of a backbone's deepest feature map."""
+
+    def shape(self, tap: str) -> FeatureShape:
+        """Channels and stride of a tap's map; FINAL is the network's end."""
+        layout = self.final if tap == FINAL else self.taps[tap]
+        return FeatureShape(layout.channels, layout.stride)
 
 
 class MultiExitNetwork(nn.Module):
     """A segmentation network that can answer at several depths."""
 
-    def __init__(self, backbone: Backbone, spec: NetworkSpec, channels: dict[str, int]) -> None:
-        """Attach the heads.
+    def __init__(self, backbone: nn.Module, spec: NetworkSpec, wiring: Wiring) -> None:
+        """Attach the heads; see `attach.attach_exits`, which finds the wiring.
 
         Args:
-            backbone: the feature extractor.
-            spec: final head and early exits, in order of depth.
-            channels: of the feature map at each tap.
+            backbone: the network. It stays the object that it was, with hooks on the modules that are tapped.
+            spec: final head, if it needs one, and early exits, in order of depth.
+            wiring: of the network's output and of every tap that the spec names.
 
         Raises:
-            InputError: an exit taps what is no module, or no feature map.
+            InputError: a head cannot stand on the maps that it is given.
 
         """
         super().__init__()
-        for early in spec.exits:
-            check_tap(backbone.network, early.tap)
-            if early.tap not in channels:
-                raise InputError(f"no exit can tap {early.tap!r}; points of this network: {', '.join(channels)}")
         self.spec = spec
+        self.wiring = wiring
         self.backbone = backbone
-        self.final_head = HEADS[spec.final_head.kind](backbone.channels, spec.num_classes, spec.final_head)
-        self.early_heads = nn.ModuleList(
-            HEADS[early.head.kind](channels[early.tap], spec.num_classes, early.head) for early in spec.exits
-        )
+        self.final_head = None if spec.final_head is None else self._build_head(spec.final_head, FINAL, spec.final_skip)
+        self.early_heads = nn.ModuleList(self._build_head(early.head, early.tap, early.skip) for early in spec.exits)
         self.mean: torch.Tensor
         self.std: torch.Tensor
-        self.register_buffer("mean", torch.tensor(MEAN).reshape(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(STD).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(spec.std).reshape(1, 3, 1, 1), persistent=False)
         self._tapped: dict[str, torch.Tensor] = {}
-        for tap in {early.tap for early in spec.exits}:
-            backbone.network.get_submodule(tap).register_forward_hook(self._keep(tap))
+        self._hooks = [backbone.get_submodule(tap).register_forward_hook(partial(self._keep, tap)) for tap in wiring.taps]
 
-    def _keep(self, tap: str) -> Callable[[nn.Module, object, torch.Tensor], None]:
-        def hook(_module: nn.Module, _inputs: object, output: torch.Tensor) -> None:
-            self._tapped[tap] = output
+    def _build_head(self, head: HeadSpec, tap: str, skip: str | None) -> nn.Module:
+        below = None if skip is None else self.wiring.shape(skip)
+        return build_head(head, self.spec.num_classes, self.wiring.shape(tap), below)
 
-        return hook
+    def _keep(self, tap: str, _module: nn.Module, _inputs: object, output: object) -> None:
+        tensor = main_tensor(output)
+        assert tensor is not None
+        self._tapped[tap] = tensor
+
+    def detach(self) -> nn.Module:
+        """Give the network back as it came, without exits; this wrapper is of no use afterwards."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        return self.backbone
 
     def features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
-        """Run the backbone on RGB images (N, 3, H, W) with values in [0, 255]; the feature map of every tap, and FINAL's."""
-        deepest = self.backbone((images / 255.0 - self.mean) / self.std)
-        taken = {**self._tapped, FINAL: deepest}
+        """Run the network on RGB images (N, 3, H, W) with values in [0, 255].
+
+        Returns:
+            The map of every tap, and as FINAL's the network's own class scores or, of a backbone, its deepest map; each
+            (N, C, ceil(H / stride), ceil(W / stride)).
+
+        """
+        height, width = images.shape[2:]
+        normalised = (images / 255.0 - self.mean) / self.std
+        below, beside = -height % self.spec.multiple, -width % self.spec.multiple
+        if below or beside:
+            normalised = functional.pad(normalised, (0, beside, 0, below))
+        answer = read_answer(self.backbone(normalised))
+        assert answer is not None
+        raw = {**self._tapped, FINAL: answer.tensor}
         self._tapped.clear()
-        return taken
+        maps = {}
+        for tap, tensor in raw.items():
+            layout = self.wiring.final if tap == FINAL else self.wiring.taps[tap]
+            whole = layout.as_map(tensor, height + below, width + beside)
+            rows, columns = layout.cells(height, width)
+            # What lies beyond the image's edge alone is cut off again.
+            maps[tap] = whole if tuple(whole.shape[2:]) == (rows, columns) else whole[..., :rows, :columns]
+        return maps
 
     def answer(self, features: dict[str, torch.Tensor], exits: Sequence[str]) -> dict[str, torch.Tensor]:
         """Class scores (N, C, h, w) of the exits asked for, each at its head's resolution."""
-        heads = {early.name: (head, early.tap) for early, head in zip(self.spec.exits, self.early_heads, strict=True)}
-        heads[FINAL] = (self.final_head, FINAL)
-        return {name: heads[name][0](features[heads[name][1]]) for name in exits}
+        heads = {early.name: (head, early) for early, head in zip(self.spec.exits, self.early_heads, strict=True)}
+        scores = {}
+        for name in exits:
+            if name == FINAL:
+                scores[name] = self._final(features)
+            else:
+                head, early = heads[name]
+                scores[name] = head(features[early.tap], features[early.skip] if early.skip else None)
+        return scores
+
+    def _final(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
+        deepest = features[FINAL]
+        if self.final_head is not None:
+            skip = self.spec.final_skip
+            return self.final_head(deepest, features[skip] if skip else None)  # type: ignore[no-any-return]
+        if deepest.shape[1] == 1:
+            # One channel whose sigmoid is the probability of class 1 is the same as these two classes' softmax.
+            return torch.cat([torch.zeros_like(deepest), deepest], dim=1)
+        return deepest
+
+    def figures(self, exit_name: str, size: Size) -> HeadFigures | None:
+        """What an exit's head costs and sees for images of `size` (width, height); None for the network's own final exit."""
+        head, tap, skip = next(
+            ((early.head, early.tap, early.skip) for early in self.spec.exits if early.name == exit_name),
+            (self.spec.final_head, FINAL, self.spec.final_skip),
+        )
+        if head is None:
+            return None
+        below = self.wiring.shape(skip) if skip else None
+        return head_figures(head, self.spec.num_classes, self.wiring.shape(tap), below, size)
+
+    def tap_of(self, exit_name: str) -> str:
+        """The tap behind which an exit can answer; FINAL's is the network's end."""
+        return next((early.tap for early in self.spec.exits if early.name == exit_name), FINAL)
 
     def stride(self, scores: torch.Tensor, height: int) -> int:
-        """Input pixels per pixel of class scores (N, C, h, w) that came from images of this height: a power of two."""
+        """Input pixels per pixel of class scores (N, C, h, w) that came from images of this height."""
         return stride_of(scores.shape[2], height)
 
     def forward(self, images: torch.Tensor, exits: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
@@ -89,50 +151,21 @@ class MultiExitNetwork(nn.Module):
         return self.answer(self.features(images), self.spec.exit_names if exits is None else exits)
 
 
-def build_network(spec: NetworkSpec, weights: Path | None = None) -> MultiExitNetwork:
-    """Build the network that `spec` describes, its backbone's ImageNet weights from a local file if given.
-
-    Raises:
-        InputError: see `build_backbone`; or an exit names no point of the network.
-
-    """
-    backbone = build_backbone(spec.backbone, spec.output_stride, weights)
-    channels = {point.name: point.channels for point in trace_taps(backbone.network, TRACE_SIZE, TRACE_SIZE)}
-    return MultiExitNetwork(backbone, spec, channels)
-
-
-def plan_network(name: str, output_stride: OutputStride, num_classes: int, *, exits: int, size: Size) -> NetworkSpec:
-    """Choose taps at even distances in cost for images of `size` (width, height), an FCN head on each.
-
-    A head on a large map costs more for each of its channels, and a shallow map holds less: its head is narrower.
-
-    Raises:
-        InputError: see `build_backbone` and `choose_taps`.
-
-    """
-    points = trace_taps(build_backbone(name, output_stride).network, size[1], size[0])
-    chosen = choose_taps(points, exits)
-    return NetworkSpec(
-        backbone=name,
-        output_stride=output_stride,
-        num_classes=num_classes,
-        exits=tuple(ExitSpec(tap=tap.name, head=HeadSpec(channels=min(128, 16 * tap.stride))) for tap in chosen),
-    )
-
-
 def stride_of(cells: int, pixels: int) -> int:
-    """Pixels per cell of a feature map that has `cells` along a side of `pixels`: the power of two that rounds up to that.
+    """Pixels per cell of a map with `cells` along a side of `pixels`: the power of two that rounds up to that, or a divisor.
 
     Raises:
         InputError: no stride does; the network rounds down.
 
     """
     stride: int = 1 << math.ceil(math.log2(pixels / cells))
-    if -(-pixels // stride) != cells:
+    if -(-pixels // stride) == cells:
+        return stride
+    if pixels % cells:
         raise InputError(
             f"a feature map of {cells} on {pixels} pixels has no whole stride; take a size that is a multiple of 32"
         )
-    return stride
+    return pixels // cells
 
 
 def upsample(scores: torch.Tensor, stride: float, height: int, width: int) -> torch.Tensor:

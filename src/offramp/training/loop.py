@@ -26,6 +26,7 @@ from torch.utils.data import DataLoader
 from offramp.data.transforms import Crops
 from offramp.errors import InputError
 from offramp.files import new_file
+from offramp.models.checkpoint import plain_tensors
 from offramp.progress import Progress
 
 STATE = "last.safetensors"
@@ -155,7 +156,7 @@ def _batches(run: Run, phase: int, epoch: int, crops: Crops) -> Iterator[Batch]:
 
 def save_state(run: Run) -> None:
     """Write everything needed to go on into one file, and the history as CSV beside it."""
-    tensors = {f"network/{name}": tensor.detach().cpu().contiguous() for name, tensor in run.network.state_dict().items()}
+    tensors = {f"network/{name}": tensor for name, tensor in plain_tensors(run.network).items()}
     tensors |= {f"optimiser/{name}": tensor for name, tensor in run.optimiser.items()}
     place = {"phase": run.phase, "epoch": run.epoch, "history": run.history}
     with new_file(run.folder / STATE) as temporary:

@@ -24,23 +24,23 @@ def two_phase(network: MultiExitNetwork, spec: TrainingSpec, weights: torch.Tens
         network: with all candidate heads.
         spec: epochs and rates.
         weights: of the classes in the loss, (C,), on the network's device.
-        pretrained: whether the backbone starts from ImageNet weights, which a full learning rate would wash out.
+        pretrained: whether the network starts from trained weights, which a full learning rate would wash out.
 
     """
     backbone_rate = spec.learning_rate * (spec.backbone_rate if pretrained else 1.0)
-    heads = [*network.final_head.parameters(), *network.early_heads.parameters()]
+    final_head = network.final_head.parameters() if network.final_head is not None else ()
+    heads = [*final_head, *network.early_heads.parameters()]
     end_to_end = Phase(
         name="phase 1",
         epochs=spec.epochs,
         groups=[
             {"params": list(network.backbone.parameters()), "lr": backbone_rate},
-            {"params": heads, "lr": spec.learning_rate},
+            *([{"params": heads, "lr": spec.learning_rate}] if heads else []),
         ],
         prepare=lambda: _train_all(network),
         loss=_final_and_one(network, weights),
     )
-    early = [early.name for early in network.spec.exits]
-    if not early:
+    if not network.spec.exits:
         return [end_to_end]
     exits_alone = Phase(
         name="phase 2",

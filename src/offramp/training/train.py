@@ -21,30 +21,29 @@ from offramp.data.transforms import Crops
 from offramp.errors import InputError
 from offramp.files import new_file, sha256_of
 from offramp.metrics import count_pixels, miou
-from offramp.models.checkpoint import NETWORK, WEIGHTS, NetworkFile, save_weights
-from offramp.models.multi_exit import MultiExitNetwork, build_network, plan_network, upsample
+from offramp.models.attach import build_network, plan_network
+from offramp.models.checkpoint import NETWORK, WEIGHTS, NetworkFile, original_network, save_weights
+from offramp.models.multi_exit import MultiExitNetwork, upsample
+from offramp.models.sources import is_user_code
 from offramp.progress import Progress, silent
-from offramp.specs import NetworkSpec, OutputStride, Spec, TrainingSpec, explain
+from offramp.specs import NetworkChoice, NetworkSpec, Spec, TrainingSpec, explain
 from offramp.training.loop import STATE, Run, load_state, run_phases
 from offramp.training.losses import class_weights
 from offramp.training.phases import two_phase
 
 RUN = "run.json"
 
-NETWORK_NAME = "mobilenetv2_100"
-EXITS = 6
-"""What is trained where nothing else is asked for."""
-
 
 class RunFile(Spec):
     """What a run was asked to do: enough to go on with it."""
 
     kind: Literal["run"] = "run"
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     data: str
     data_fingerprint: str
     weights_sha256: str | None
-    """Of the file of ImageNet weights, if one was given."""
+    """Of the file of weights that it began with, if one was given."""
+    choice: NetworkChoice
     network: NetworkSpec
     training: TrainingSpec
 
@@ -58,18 +57,25 @@ def train(
     data: Path,
     run: Path,
     *,
-    network: str = NETWORK_NAME,
     weights: Path | None = None,
-    output_stride: OutputStride = 16,
-    exits: int = EXITS,
     training: TrainingSpec | None = None,
     resume: bool = False,
     progress: Progress = silent,
+    **choice: Any,
 ) -> None:
     """Train a multi-exit network on DATA's `train` split, watching its `val` split, and leave it in the folder `run`.
 
     With `resume` and a run in that folder, it goes on as it was begun; a finished one is left as it is. Without a run there,
-    it begins.
+    it begins. A network of the user's own code must be named again to go on.
+
+    Args:
+        data: the dataset.
+        run: the run's folder.
+        weights: of ImageNet for a backbone, of the whole network for one that gives class scores; see `sources.build`.
+        training: epochs and rates. With `epochs=0` the exits alone are trained, and the network stays bit for bit as it is.
+        resume: go on with the run in that folder.
+        progress: told of every step.
+        choice: fields of `NetworkChoice`: network, output_stride, exits, heads, taps, final_head.
 
     Raises:
         InputError: bad data, network, weights or options; a run in that folder without `resume`; other data or options than
@@ -78,39 +84,62 @@ def train(
     """
     train_split, val_split = open_split(data, "train"), open_split(data, "val")
     fingerprint = hashlib.sha256((train_split.fingerprint() + val_split.fingerprint()).encode()).hexdigest()
+    asked = _checked(choice)
     old = _earlier_run(run, resume=resume)
     if old and old.data_fingerprint != fingerprint:
         raise InputError(f"the run {run} was begun on other data than {data} now holds; give that data, or another --out")
     if old:
-        _require_same_options(old, network, output_stride, exits, training or TrainingSpec())
+        _require_same_options(old, asked, training or TrainingSpec())
     if (run / WEIGHTS).exists():
         return
     pixels, size = _look_at(train_split)
     if old is None:
-        planned = plan_network(network, output_stride, len(train_split.classes.names), exits=exits, size=size)
+        planned = plan_network(asked, len(train_split.classes.names), size=size)
+        _require_trained(planned, weights, training or TrainingSpec())
         old = RunFile(
             data=data.name,
             data_fingerprint=fingerprint,
             weights_sha256=sha256_of(weights) if weights and weights.is_file() else None,
+            choice=asked,
             network=planned,
             training=training or TrainingSpec(),
         )
-        built = _seeded(planned, weights, old.training.seed)
+        built = _seeded(old, asked, weights, run)
         run.mkdir(parents=True, exist_ok=True)
         _describe(train_split, old, pixels, size).save(run)
         old.save(run)
     elif not (run / STATE).exists() and old.weights_sha256:
         if weights is None or sha256_of(weights) != old.weights_sha256:
             raise InputError(f"the run {run} stopped before its first epoch ended; give the same --weights again")
-        built = _seeded(old.network, weights, old.training.seed)
+        built = _seeded(old, asked, weights, run)
     else:
-        built = _seeded(old.network, None, old.training.seed)
+        built = _seeded(old, asked, None, run)
     _train(built, old, run, Splits(train_split, val_split, pixels), progress)
 
 
-def _seeded(network: NetworkSpec, weights: Path | None, seed: int) -> MultiExitNetwork:
-    torch.manual_seed(seed)  # what no file of weights holds starts at random
-    return build_network(network, weights)
+def _checked(choice: dict[str, Any]) -> NetworkChoice:
+    try:
+        return NetworkChoice(**choice)
+    except ValidationError as error:
+        raise InputError(explain(error)) from error
+
+
+def _require_trained(planned: NetworkSpec, weights: Path | None, training: TrainingSpec) -> None:
+    """Refuse to train exits alone on a network that is not trained itself."""
+    if training.epochs:
+        return
+    if planned.final_head is not None:
+        raise InputError(f"epochs=0 trains the exits alone, but the final head on {planned.network} is new; give it --epochs")
+    if weights is None and not is_user_code(planned.network):
+        raise InputError(f"epochs=0 trains the exits alone, but {planned.network} is not trained; give its --weights")
+
+
+def _seeded(run: RunFile, asked: NetworkChoice, weights: Path | None, folder: Path) -> MultiExitNetwork:
+    torch.manual_seed(run.training.seed)  # what no file of weights holds starts at random
+    # Left out, the network is the run's own: code of the user's is run only if it is named here and now.
+    given = asked.network if "network" in asked.model_fields_set and is_user_code(asked.network) else None
+    own = original_network(run.network, given, folder, weights=weights)
+    return build_network(run.network, weights, network=own)
 
 
 class Splits:
@@ -163,22 +192,22 @@ def validator(network: MultiExitNetwork, split: Split, device: torch.device) -> 
     return measure
 
 
-def _require_same_options(old: RunFile, network: str, output_stride: int, exits: int, training: TrainingSpec) -> None:
+def _require_same_options(old: RunFile, asked: NetworkChoice, training: TrainingSpec) -> None:
     """Refuse options that were given and differ from the run's; what equals the default counts as not given."""
-    asked = {"network": network, "output-stride": output_stride, "exits": exits, **training.model_dump()}
-    default = {"network": NETWORK_NAME, "output-stride": 16, "exits": EXITS, **TrainingSpec().model_dump()}
-    begun = {
-        "network": old.network.backbone,
-        "output-stride": old.network.output_stride,
-        "exits": len(old.network.exits),
-        **old.training.model_dump(),
-    }
-    for name, value in asked.items():
+    given = {**asked.model_dump(), **training.model_dump()}
+    default = {**NetworkChoice().model_dump(), **TrainingSpec().model_dump()}
+    begun = {**old.choice.model_dump(), **old.training.model_dump()}
+    for name, value in given.items():
         if value not in (default[name], begun[name]):
             option = name.replace("_", "-")
             raise InputError(
-                f"the run was begun with {option} {begun[name]}, not {value}; leave it out, or choose another --out"
+                f"the run was begun with {option} {_plain(begun[name])}, not {_plain(value)}; leave it out, "
+                f"or choose another --out"
             )
+
+
+def _plain(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _earlier_run(run: Path, *, resume: bool) -> RunFile | None:

@@ -1,0 +1,259 @@
+"""One contract for every network and every head: attach, train a step, save, load, export, cut, run in every engine.
+
+The networks are those of `benchmarks/contract.py`, most of them not written for Offramp. A network more costs a line there.
+"""
+
+import copy
+import importlib.util
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from offramp.artifacts import load_manifest
+from offramp.errors import InputError
+from offramp.export.package import export
+from offramp.models.attach import attach_exits
+from offramp.models.checkpoint import load_network
+from offramp.models.feature_maps import read_answer
+from offramp.models.sources import build
+from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.specs import FINAL, NetworkChoice, TrainingSpec
+from offramp.training.phases import two_phase
+
+path = Path(__file__).parents[2] / "benchmarks" / "contract.py"
+module = importlib.util.spec_from_file_location("benchmark_contract", path)
+contract = importlib.util.module_from_spec(module)
+sys.modules[module.name] = contract
+module.loader.exec_module(contract)
+
+SIZE = (104, 72)
+"""No multiple of 16; 13 and 9 times 8."""
+
+OPTIONAL = {"smp": "segmentation_models_pytorch", "transformers": "transformers"}
+TOLERANCE = 1e-4
+"""Of class scores against PyTorch's largest; what came out is some 1e-6, see docs/contract.json."""
+
+
+def pictures(count, size=SIZE, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return 255 * torch.rand(count, 3, size[1], size[0], generator=generator)
+
+
+@pytest.fixture(scope="module", params=list(contract.NETWORKS), ids=contract.short)
+def source(request):
+    prefix = request.param.partition(":")[0]
+    if prefix in OPTIONAL:
+        pytest.importorskip(OPTIONAL[prefix], reason=f"{prefix} networks need {OPTIONAL[prefix]}")
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def run(source, tmp_path_factory):
+    """A run folder of a network with two taps and every head on each."""
+    folder = tmp_path_factory.mktemp("contract") / "run"
+    contract.make_run(NetworkChoice(network=source, exits=2, heads=contract.HEADS), folder, SIZE, classes=5)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def network(run, source):
+    return load_network(run, network=contract.named(source))[0]
+
+
+@pytest.fixture(scope="module")
+def package(run, source, tmp_path_factory):
+    out = tmp_path_factory.mktemp("contract") / "package"
+    export(run, out, network=contract.named(source))
+    return out
+
+
+def normalised(network, images):
+    spec = network.spec
+    mean, std = torch.tensor(spec.mean).reshape(1, 3, 1, 1), torch.tensor(spec.std).reshape(1, 3, 1, 1)
+    below, beside = (-side % spec.multiple for side in images.shape[2:])
+    return functional.pad((images / 255 - mean) / std, (0, beside, 0, below))
+
+
+def test_the_network_stays_what_it_was(network):
+    images = pictures(2)
+    spec = network.spec
+    alone = build(spec.network, 5, output_stride=spec.output_stride).network.eval()
+    attached = {name.removeprefix("backbone."): t for name, t in network.state_dict().items() if name.startswith("backbone.")}
+    assert list(attached) == list(alone.state_dict())
+    alone.load_state_dict(attached)
+    with torch.no_grad():
+        raw = read_answer(alone(normalised(network, images))).tensor
+        final = network.features(images)[FINAL]
+        rows, columns = final.shape[2:]
+        if raw.shape[1] != final.shape[1]:
+            raw = raw.permute(0, 3, 1, 2)
+        assert torch.equal(final, raw[..., :rows, :columns])
+        if spec.final_head is None:
+            assert torch.equal(network(images, [FINAL])[FINAL], final)
+
+
+def test_every_exit_covers_the_image(network):
+    with torch.no_grad():
+        answers = network(pictures(1))
+    assert list(answers) == list(network.spec.exit_names)
+    assert len(answers) == 2 * len(contract.HEADS) + 1
+    for scores in answers.values():
+        stride = network.stride(scores, SIZE[1])
+        assert scores.shape == (1, 5, -(-SIZE[1] // stride), -(-SIZE[0] // stride))
+        assert torch.isfinite(scores).all()
+
+
+def test_phase_2_reaches_every_head_and_nothing_else(network):
+    trained = copy.deepcopy(network)
+    images, labels = pictures(2), torch.randint(0, 5, (2, SIZE[1], SIZE[0]), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        before = trained(images, [FINAL])[FINAL]
+    phase = two_phase(trained, TrainingSpec(exit_epochs=1), torch.ones(5), pretrained=True)[1]
+    phase.prepare()
+    phase.loss((images, labels), 0).backward()
+    reached = {name for name, p in trained.named_parameters() if p.grad is not None}
+    assert reached == {name for name, _ in trained.named_parameters() if name.startswith("early_heads.")}
+    torch.optim.AdamW(phase.groups, lr=0.1).step()
+    trained.eval()
+    with torch.no_grad():
+        after = trained(images)
+    assert torch.equal(after[FINAL], before)
+    same = [name for name, scores in network(images).items() if torch.equal(scores, after[name])]
+    assert same == [FINAL]
+
+
+def test_phase_1_reaches_what_an_exit_was_made_from(network):
+    trained = copy.deepcopy(network)
+    phase = two_phase(trained, TrainingSpec(exit_epochs=1), torch.ones(5), pretrained=True)[0]
+    phase.prepare()
+    early = trained.spec.exits[-1]
+    alone = trained(pictures(2), [early.name])[early.name]
+    alone.square().mean().backward()
+    reached = {name for name, p in trained.named_parameters() if p.grad is not None and p.grad.any()}
+    own = f"early_heads.{len(trained.spec.exits) - 1}."
+    assert {name for name in reached if "heads." in name} == {name for name, _ in trained.named_parameters() if own in name}
+    assert any(name.startswith(f"backbone.{early.tap}.") for name in reached)
+    # All that the first exit was made from is among what the deeper one was made from.
+    trained.zero_grad(set_to_none=True)
+    first = trained.spec.exits[0]
+    trained(pictures(2), [first.name])[first.name].square().mean().backward()
+    below = {
+        name for name, p in trained.named_parameters() if name.startswith("backbone.") and p.grad is not None and p.grad.any()
+    }
+    assert below
+    assert below < {name for name in reached if name.startswith("backbone.")}
+    # And a step of the phase itself reaches the final exit.
+    trained.zero_grad(set_to_none=True)
+    phase.loss((pictures(2), torch.zeros(2, SIZE[1], SIZE[0], dtype=torch.long)), 0).backward()
+    reached = {name for name, p in trained.named_parameters() if p.grad is not None}
+    assert len(reached & {name for name, _ in trained.named_parameters() if name.startswith("backbone.")}) > len(below)
+
+
+@pytest.mark.parametrize("engine", contract.ENGINES)
+def test_every_exit_equals_pytorch(network, package, engine):
+    image = pictures(1, seed=3)[0].permute(1, 2, 0).to(torch.uint8).numpy()
+    errors = contract.relative_errors(package, network, image, engine)
+    assert len(errors) == 2 * len(contract.HEADS) + 1
+    assert max(errors.values()) < TOLERANCE, errors
+
+
+@pytest.mark.parametrize("engine", contract.ENGINES)
+def test_an_exit_runs_only_the_stages_that_it_needs(package, engine):
+    manifest = load_manifest(package)
+    assert len(manifest.stages) == 3
+    staged = StagedNetwork(package, open_engine(engine, 1))
+    image = np.zeros((SIZE[1], SIZE[0], 3), np.uint8)
+    for head in manifest.heads:
+        (answer,) = staged.iter_exits(image, [head.exit])
+        assert [step for step in answer.steps_ms if step.startswith("stage")] == [f"stage {i}" for i in range(head.stage + 1)]
+        assert [step for step in answer.steps_ms if step.startswith("head")] == [f"head {head.exit}"]
+        assert answer.labels().shape == (SIZE[1], SIZE[0])
+    # Stages divide the network: none of them does the work of another.
+    original = manifest.original.macs
+    assert sum(stage.macs for stage in manifest.stages) <= original
+    assert all(stage.macs > 0 for stage in manifest.stages[:2])
+
+
+def test_detach_gives_the_network_back(run, source):
+    network, _ = load_network(run, network=contract.named(source))
+    backbone, spec = network.backbone, network.spec
+    assert network.detach() is backbone
+    alone = build(spec.network, 5, output_stride=spec.output_stride).network.eval()
+    alone.load_state_dict(backbone.state_dict())
+    images = torch.rand(1, 3, 96, 128)
+    with torch.no_grad():
+        assert torch.equal(read_answer(backbone(images)).tensor, read_answer(alone(images)).tensor)
+    for (name, module), own in zip(backbone.named_modules(), alone.modules(), strict=True):
+        # Some of transformers' modules get hooks of their own when they first run.
+        assert len(module._forward_hooks) == len(own._forward_hooks), name
+        assert len(module._forward_pre_hooks) == len(own._forward_pre_hooks), name
+
+
+# --------------------------------------------------------------------------------------------- sizes, classes, wrong networks
+
+
+class Plain(nn.Module):
+    """Class scores at stride 4, nothing unusual."""
+
+    def __init__(self, classes=5):
+        super().__init__()
+        self.first = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), nn.Conv2d(8, 8, 3, 1, 1), nn.ReLU())
+        self.second = nn.Sequential(nn.Conv2d(8, 16, 3, 2, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU())
+        self.third = nn.Sequential(nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU(), nn.Conv2d(16, 16, 3, 1, 1), nn.ReLU())
+        self.classify = nn.Conv2d(16, classes, 1)
+
+    def forward(self, images):
+        return self.classify(self.third(self.second(self.first(images))))
+
+
+@pytest.mark.parametrize("size", [(72, 104), (71, 103), (104, 72), (103, 71), (33, 200), (64, 64)])
+def test_odd_sizes_and_portrait_images(size):
+    network = attach_exits(Plain(), 5, size, exits=1, heads=contract.HEADS).eval()
+    for height, width in (size, (size[0] + 5, size[1] - 3)):
+        with torch.no_grad():
+            answers = network(pictures(1, (width, height)))
+        for name, scores in answers.items():
+            stride = network.stride(scores, height)
+            assert scores.shape == (1, 5, -(-height // stride), -(-width // stride)), name
+
+
+@pytest.mark.parametrize("size", [(90, 70), (70, 90)])
+def test_a_padded_network_takes_every_size(size):
+    pytest.importorskip("segmentation_models_pytorch", reason="smp networks need segmentation_models_pytorch")
+    network = attach_exits(build("smp:FPN/resnet18", 5).network, 5, (size[1], size[0]), exits=2).eval()
+    assert network.spec.multiple == 32
+    with torch.no_grad():
+        for name, scores in network(pictures(1, size)).items():
+            stride = network.stride(scores, size[1])
+            assert scores.shape[2:] == (-(-size[1] // stride), -(-size[0] // stride)), name
+
+
+def test_many_classes():
+    network = attach_exits(Plain(150), 150, (64, 96), exits=1, heads=contract.HEADS)
+    assert {scores.shape[1] for scores in network(pictures(2, (96, 64))).values()} == {150}
+
+
+def test_one_class_is_refused_and_a_sigmoid_becomes_two():
+    with pytest.raises(InputError, match=r"num_classes must be from 2 to 255, got 1; .*the background is a class of its own"):
+        attach_exits(Plain(1), 1, (64, 96), exits=1)
+    plain = Plain(1).eval()
+    network = attach_exits(plain, 2, (64, 96), exits=1).eval()
+    images = pictures(1, (96, 64))
+    with torch.no_grad():
+        logits = plain(normalised(network, images))
+        probabilities = network(images, [FINAL])[FINAL].softmax(dim=1)
+    assert torch.allclose(probabilities[:, 1:], logits.sigmoid(), atol=1e-6)
+
+
+def test_a_batch_of_one_trains():
+    network = attach_exits(Plain(), 5, (64, 96), exits=1, heads=contract.HEADS)
+    for phase in two_phase(network, TrainingSpec(exit_epochs=1), torch.ones(5), pretrained=True):
+        phase.prepare()
+        loss = phase.loss((pictures(1, (96, 64)), torch.zeros(1, 64, 96, dtype=torch.long)), 0)
+        loss.backward()
+        assert torch.isfinite(loss)
