@@ -11,7 +11,7 @@ from offramp.errors import InputError
 from offramp.export.package import export
 from offramp.models.checkpoint import load_network
 from offramp.models.confidence import pixel_confidence
-from offramp.models.multi_exit import upsample
+from offramp.models.feature_maps import upsample
 
 
 @pytest.fixture(scope="module")

@@ -4,8 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional
 
-from offramp.models.feature_maps import Layout, every_tensor, layout_of, main_tensor, read_answer
+from offramp.errors import InputError
+from offramp.models.feature_maps import Layout, every_tensor, layout_of, main_tensor, read_answer, stride_of, upsample
 
 
 @pytest.mark.parametrize(
@@ -79,3 +81,40 @@ def test_what_networks_give():
         assert (answer.kind, answer.tensor is tensor) == (kind, True)
     for output in (None, "text", [], {}, {"loss": 3}, SimpleNamespace(loss=scores), [[fine]]):
         assert read_answer(output) is None
+
+
+# ---------------------------------------------------------------------------------------------------------------- upsample
+
+
+@pytest.mark.parametrize("stride", [2, 8, 16])
+def test_upsample_whole_multiples(stride):
+    scores = torch.randn(2, 3, 5, 7)
+    expected = functional.interpolate(scores, scale_factor=stride, mode="bilinear", align_corners=False)
+    assert torch.allclose(upsample(scores, stride, 5 * stride, 7 * stride), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(33, 50), (40, 56), (39, 49)])
+def test_upsample_keeps_every_pixel_in_its_place(height, width):
+    # Each cell of a stride-8 map holds the place of its centre: pixel y must find y, whatever the image's size.
+    rows = (8.0 * torch.arange(5) + 3.5).reshape(1, 1, 5, 1).expand(1, 1, 5, 7)
+    columns = (8.0 * torch.arange(7) + 3.5).reshape(1, 1, 1, 7).expand(1, 1, 5, 7)
+    places = upsample(torch.cat([rows, columns], dim=1), 8, height, width)
+    assert places.shape == (1, 2, height, width)
+    inner_y, inner_x = torch.arange(4, min(height, 36)), torch.arange(4, min(width, 52))
+    assert torch.allclose(places[0, 0, 4:36, 0], inner_y.float(), atol=1e-4)
+    assert torch.allclose(places[0, 1, 0, 4:52], inner_x.float(), atol=1e-4)
+
+
+def test_upsample_is_a_cut_from_the_padded_image():
+    features = torch.randn(1, 2, 3, 4)
+    padded = functional.interpolate(features, size=(48, 64), mode="bilinear", align_corners=False)
+    assert torch.equal(upsample(features, 16, 35, 50), padded[..., :35, :50])
+
+
+def test_stride_of_every_size():
+    for stride in (2, 4, 8, 16, 32):
+        for pixels in range(stride + 1, 300):
+            assert stride_of(-(-pixels // stride), pixels) == stride
+    assert stride_of(36, 360) == 10
+    with pytest.raises(InputError, match=r"22 on 360 pixels"):
+        stride_of(22, 360)

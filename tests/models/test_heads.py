@@ -7,7 +7,8 @@ from torch.nn import functional
 
 import offramp.torchvision_import  # noqa: F401 - torchvision may need help before
 from offramp.errors import InputError
-from offramp.models.heads import HEADS, NEEDS_SKIP, FeatureShape, build_head, head_figures, upsample
+from offramp.models.feature_maps import upsample
+from offramp.models.heads import HEADS, NEEDS_SKIP, FeatureShape, build_head, head_figures
 from offramp.specs import HeadSpec
 
 from torchvision.models.segmentation.deeplabv3 import ASPP  # isort: skip

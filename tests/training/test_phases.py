@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from offramp.data.transforms import Crops
-from offramp.models.multi_exit import upsample
+from offramp.models.feature_maps import upsample
 from offramp.progress import silent
 from offramp.specs import FINAL, TrainingSpec
 from offramp.training.loop import Run, run_phases

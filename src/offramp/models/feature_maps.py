@@ -6,11 +6,15 @@ An image of H x W pixels has a map of ceil(H / stride) x ceil(W / stride) cells,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
+from torch.nn import functional
+
+from offramp.errors import InputError
 
 STRIDES = (1, 2, 4, 8, 16, 32, 64, *(stride for stride in range(3, 64) if stride & (stride - 1)))
 """Tried in this order: powers of two first."""
@@ -106,3 +110,32 @@ def read_answer(output: Any) -> Answer | None:
         return Answer(maps[-1], "features")
     hidden = getattr(output, "last_hidden_state", None)
     return Answer(hidden, "features") if isinstance(hidden, torch.Tensor) else None
+
+
+def stride_of(cells: int, pixels: int) -> int:
+    """Pixels per cell of a map with `cells` along a side of `pixels`: the power of two that rounds up to that, or a divisor.
+
+    Raises:
+        InputError: no stride does; the network rounds down.
+
+    """
+    stride: int = 1 << math.ceil(math.log2(pixels / cells))
+    if -(-pixels // stride) == cells:
+        return stride
+    if pixels % cells:
+        raise InputError(
+            f"a feature map of {cells} on {pixels} pixels has no whole stride; take a size that is a multiple of 32"
+        )
+    return pixels // cells
+
+
+def upsample(scores: torch.Tensor, stride: float, height: int, width: int) -> torch.Tensor:
+    """Bilinear upsampling of a map (N, C, h, w) by exactly a factor, such as its stride, cut to (N, C, height, width).
+
+    Stretching to the image's size instead would shift the answer wherever the size is no multiple of the stride: a feature map
+    has ceil(size / stride) pixels, each `stride` image pixels wide, and the last one hangs over.
+    """
+    if stride != 1:
+        size = (round(scores.shape[2] * stride), round(scores.shape[3] * stride))
+        scores = functional.interpolate(scores, size=size, mode="bilinear", align_corners=False)
+    return scores[..., :height, :width]

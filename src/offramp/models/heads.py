@@ -23,6 +23,7 @@ from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from offramp.errors import InputError
+from offramp.models.feature_maps import upsample
 from offramp.specs import HeadKind, HeadSpec, Size
 
 RATES = (6, 12, 18)
@@ -57,18 +58,6 @@ def conv_bn_relu(inputs: int, outputs: int, kernel: int = 1, *, dilation: int = 
         nn.BatchNorm2d(outputs),
         nn.ReLU(inplace=True),
     )
-
-
-def upsample(cells: torch.Tensor, factor: int, height: int, width: int) -> torch.Tensor:
-    """Bilinear upsampling of (N, C, h, w) by exactly a whole factor, cut to (N, C, height, width).
-
-    Maps have ceil(size / stride) cells and hang over the image's edge. Stretching the deeper one to the size of the shallower
-    would move it wherever the ratio of their sizes is not that of their strides.
-    """
-    if factor > 1:
-        size = (cells.shape[2] * factor, cells.shape[3] * factor)
-        cells = functional.interpolate(cells, size=size, mode="bilinear", align_corners=False)
-    return cells[..., :height, :width]
 
 
 class ResidualBlock(nn.Module):

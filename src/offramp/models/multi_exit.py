@@ -5,7 +5,6 @@ Taps are forward hooks: the network is not rewritten, its state dict keeps its n
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,8 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from offramp.errors import InputError
-from offramp.models.feature_maps import Layout, main_tensor, read_answer
+from offramp.models.feature_maps import Layout, main_tensor, read_answer, stride_of
 from offramp.models.heads import FeatureShape, HeadFigures, build_head, head_figures
 from offramp.specs import FINAL, HeadSpec, NetworkSpec, Size
 
@@ -149,30 +147,3 @@ class MultiExitNetwork(nn.Module):
     def forward(self, images: torch.Tensor, exits: Sequence[str] | None = None) -> dict[str, torch.Tensor]:
         """Class scores of `exits` (all by default) for RGB images (N, 3, H, W) with values in [0, 255]."""
         return self.answer(self.features(images), self.spec.exit_names if exits is None else exits)
-
-
-def stride_of(cells: int, pixels: int) -> int:
-    """Pixels per cell of a map with `cells` along a side of `pixels`: the power of two that rounds up to that, or a divisor.
-
-    Raises:
-        InputError: no stride does; the network rounds down.
-
-    """
-    stride: int = 1 << math.ceil(math.log2(pixels / cells))
-    if -(-pixels // stride) == cells:
-        return stride
-    if pixels % cells:
-        raise InputError(
-            f"a feature map of {cells} on {pixels} pixels has no whole stride; take a size that is a multiple of 32"
-        )
-    return pixels // cells
-
-
-def upsample(scores: torch.Tensor, stride: float, height: int, width: int) -> torch.Tensor:
-    """Bilinear upsampling of class scores (N, C, h, w) by exactly their stride, cut to (N, C, height, width).
-
-    Stretching to the image's size instead would shift the answer wherever the size is no multiple of the stride: a feature map
-    has ceil(size / stride) pixels, each `stride` image pixels wide, and the last one hangs over.
-    """
-    rows, columns = round(scores.shape[2] * stride), round(scores.shape[3] * stride)
-    return functional.interpolate(scores, size=(rows, columns), mode="bilinear", align_corners=False)[..., :height, :width]

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from offramp.metrics import VOID
-from offramp.models.multi_exit import stride_of, upsample
+from offramp.models.feature_maps import stride_of, upsample
 
 STRIDE = 2
 """The loss is taken at every second pixel of every second row: a quarter of the work, on labels that are really there."""

@@ -23,7 +23,8 @@ from offramp.files import new_file, sha256_of
 from offramp.metrics import count_pixels, miou
 from offramp.models.attach import build_network, plan_network
 from offramp.models.checkpoint import NETWORK, WEIGHTS, NetworkFile, original_network, save_weights
-from offramp.models.multi_exit import MultiExitNetwork, upsample
+from offramp.models.feature_maps import upsample
+from offramp.models.multi_exit import MultiExitNetwork
 from offramp.models.sources import is_user_code
 from offramp.progress import Progress, silent
 from offramp.specs import NetworkChoice, NetworkSpec, Spec, TrainingSpec, explain
