@@ -3,16 +3,19 @@
     python benchmarks/contract.py [--size 480x360] [--exits 3] [--only NAME ...]
 
 Every network gets every kind of head at every tap. The table shows the taps, how many tensors each stage takes and gives (skip
-connections cross them), the largest difference of any exit's class scores from PyTorch's over PyTorch's largest score, and the
-seconds that the export took. `tests/models/test_contract.py` runs the same on small images and tests more.
+connections cross them), the largest difference of any exit's class scores from PyTorch's over PyTorch's largest score, beside
+it what float32 itself costs (PyTorch's own difference from its float64), and the seconds that the export took.
+`tests/models/test_contract.py` runs the same on small images and tests more.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -72,6 +75,8 @@ class Examined:
     """Tensors in and out of each stage."""
     relative_error: dict[EngineName, float]
     """By engine."""
+    rounding: float
+    """PyTorch's float32 against its float64, measured likewise."""
     attach_s: float
     export_s: float
     macs: int
@@ -113,6 +118,7 @@ def examine(network: str, folder: Path, size: Size, exits: int) -> Examined:
         multiple=multi.spec.multiple,
         crossing=crossing(manifest),
         relative_error=errors,
+        rounding=max(rounding(multi, image).values()),
         attach_s=round(attached - started, 1),
         export_s=round(exported - attached, 1),
         macs=sum(stage.macs for stage in manifest.stages),
@@ -129,10 +135,23 @@ def short(network: str) -> str:
     return "examples/own_network.py:network" if network == OWN else network
 
 
-def make_run(choice: NetworkChoice, folder: Path, size: Size, classes: int = CLASSES) -> MultiExitNetwork:
-    """Attach exits and save the result as if it had been trained; weights are random, batch-norm statistics fit them."""
+def make_run(
+    choice: NetworkChoice, folder: Path, size: Size, classes: int = CLASSES, kept: Sequence[int] | None = None
+) -> MultiExitNetwork:
+    """Attach exits and save the result as if it had been trained; weights are random, batch-norm statistics fit them.
+
+    Args:
+        choice: network, taps, heads.
+        folder: the run to make.
+        size: of the images, width and height.
+        classes: their number.
+        kept: positions of the exits that are wanted of all that the choice means; None for all.
+
+    """
     torch.manual_seed(0)
     spec = plan_network(choice, classes, size=size)
+    if kept is not None:
+        spec = spec.model_copy(update={"exits": tuple(spec.exits[index] for index in kept)})
     network = build_network(spec, network=original_network(spec, named(choice.network), folder)).eval()
     settle(network, size)
     folder.mkdir()
@@ -179,7 +198,7 @@ def relative_errors(
     tensors = {IMAGE: staged.engine.tensor(image[None].copy())}
     for entry in staged.manifest.stages:
         tensors |= staged.engine.load(package / entry.file, entry)(tensors)
-    errors = {}
+    errors: dict[str, float] = {}
     for head in staged.manifest.heads:
         outputs = staged.engine.load(package / head.file, head)(tensors)
         got, scores = staged.engine.array(outputs[head.outputs[0]]), wanted[head.exit].numpy()
@@ -188,11 +207,27 @@ def relative_errors(
     return errors
 
 
+def rounding(network: MultiExitNetwork, image: npt.NDArray[np.uint8]) -> dict[str, float]:
+    """Of every exit: the largest difference of PyTorch's float32 class scores from its float64 ones, over the largest score."""
+    images = torch.from_numpy(image).permute(2, 0, 1)[None]
+    with torch.no_grad():
+        single, double = network(images.float()), copy.deepcopy(network).double()(images.double())
+    return {name: float((single[name] - exact).abs().max() / exact.abs().max()) for name, exact in double.items()}
+
+
 def show(rows: list[Examined]) -> None:
     """A table for people."""
     print_table(
         f"{len(rows)} networks, {len(HEADS)} heads at every tap",
-        ["network", "taps", "padded to", "stages: tensors in > out", *(f"error, {e}" for e in ENGINES), "export, s"],
+        [
+            "network",
+            "taps",
+            "padded to",
+            "stages: tensors in > out",
+            *(f"error, {e}" for e in ENGINES),
+            "of float32",
+            "export, s",
+        ],
         [
             [
                 row.network,
@@ -200,6 +235,7 @@ def show(rows: list[Examined]) -> None:
                 str(row.multiple),
                 " ".join(f"{inputs}>{outputs}" for inputs, outputs in row.crossing),
                 *(f"{row.relative_error[engine]:.0e}" for engine in ENGINES),
+                f"{row.rounding:.0e}",
                 f"{row.export_s:.1f}",
             ]
             for row in rows

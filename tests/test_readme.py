@@ -38,7 +38,7 @@ def test_the_way_verb_by_verb_and_the_python_example(tmp_path, monkeypatch, caps
 
 def test_the_real_examples_commands_are_ones_that_the_command_line_takes():
     root = typer.main.get_command(cli._app())
-    for command in CONSOLE[2]:
+    for command in CONSOLE[2] + CONSOLE[3]:
         words = shlex.split(command)
         assert words[0] == "offramp"
         verb = root.commands[words[1]]

@@ -223,6 +223,17 @@ def test_an_lraspp_recipe_takes_its_fine_map_at_stride_8():
     assert spec.final_skip == "blocks.2.2"
 
 
+def test_a_backbone_of_ones_own_may_have_any_final_head(tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 2, 1))\n"
+    )
+    choice = NetworkChoice(network=f"{tmp_path / 'own.py'}:make", taps=("0",), final_head="deeplab/c16")
+    spec = plan_network(choice, 4, size=(96, 64))
+    assert spec.final_head == HeadSpec(kind="deeplab", channels=16)
+    with pytest.raises(InputError, match=r"gives 8 channels for num_classes=4; .*give a final_head"):
+        plan_network(choice.model_copy(update={"final_head": None}), 4, size=(96, 64))
+
+
 def test_named_networks_with_class_scores_take_no_final_head():
     with pytest.raises(InputError, match=r"torchvision:lraspp_mobilenet_v3_large gives class scores itself"):
         plan_network(NetworkChoice(network="torchvision:lraspp_mobilenet_v3_large", final_head="fcn"), 4, size=(96, 64))

@@ -35,8 +35,13 @@ SIZE = (104, 72)
 """No multiple of 16; 13 and 9 times 8."""
 
 OPTIONAL = {"smp": "segmentation_models_pytorch", "transformers": "transformers"}
-TOLERANCE = 1e-4
-"""Of class scores against PyTorch's largest; what came out is some 1e-6, see docs/contract.json."""
+KEPT = (0, 3, 5, 6)
+"""Of two taps with four heads each: two kinds at the first tap, the other two at the second."""
+
+EXITS = len(KEPT) + 1
+
+TOLERANCE = 4
+"""Times what float32 costs PyTorch itself: engines add up in another order, in a random ResNet-50 as much as 2e-4."""
 
 
 def pictures(count, size=SIZE, seed=0):
@@ -56,7 +61,8 @@ def source(request):
 def run(source, tmp_path_factory):
     """A run folder of a network with two taps and every head on each."""
     folder = tmp_path_factory.mktemp("contract") / "run"
-    contract.make_run(NetworkChoice(network=source, exits=2, heads=contract.HEADS), folder, SIZE, classes=5)
+    choice = NetworkChoice(network=source, exits=2, heads=contract.HEADS)
+    contract.make_run(choice, folder, SIZE, classes=5, kept=KEPT)
     return folder
 
 
@@ -101,7 +107,8 @@ def test_every_exit_covers_the_image(network):
     with torch.no_grad():
         answers = network(pictures(1))
     assert list(answers) == list(network.spec.exit_names)
-    assert len(answers) == 2 * len(contract.HEADS) + 1
+    assert len(answers) == EXITS
+    assert {early.head.kind for early in network.spec.exits} == {head.partition("/")[0] for head in contract.HEADS}
     for scores in answers.values():
         stride = network.stride(scores, SIZE[1])
         assert scores.shape == (1, 5, -(-SIZE[1] // stride), -(-SIZE[0] // stride))
@@ -158,8 +165,12 @@ def test_phase_1_reaches_what_an_exit_was_made_from(network):
 def test_every_exit_equals_pytorch(network, package, engine):
     image = pictures(1, seed=3)[0].permute(1, 2, 0).to(torch.uint8).numpy()
     errors = contract.relative_errors(package, network, image, engine)
-    assert len(errors) == 2 * len(contract.HEADS) + 1
-    assert max(errors.values()) < TOLERANCE, errors
+    rounding = contract.rounding(network, image)
+    assert errors.keys() == rounding.keys()
+    assert len(errors) == EXITS
+    worst = max(rounding.values())
+    assert worst < 1e-3
+    assert max(errors.values()) < TOLERANCE * worst + 1e-6, errors
 
 
 @pytest.mark.parametrize("engine", contract.ENGINES)
@@ -173,6 +184,8 @@ def test_an_exit_runs_only_the_stages_that_it_needs(package, engine):
         assert [step for step in answer.steps_ms if step.startswith("stage")] == [f"stage {i}" for i in range(head.stage + 1)]
         assert [step for step in answer.steps_ms if step.startswith("head")] == [f"head {head.exit}"]
         assert answer.labels().shape == (SIZE[1], SIZE[0])
+        # Never judged at full resolution, whatever the scores have.
+        assert answer.confidence.size <= (SIZE[1] // 4) * (SIZE[0] // 4)
     # Stages divide the network: none of them does the work of another.
     original = manifest.original.macs
     assert sum(stage.macs for stage in manifest.stages) <= original

@@ -52,6 +52,15 @@ def test_calls_costs_and_order():
     assert seen.output.shape == (1, 2, 8, 12)
 
 
+def test_what_is_learnt_once_counts_once():
+    shared = nn.Conv2d(3, 3, 1)
+    network = nn.Sequential(shared, nn.ReLU(), shared, nn.Conv2d(3, 2, 1))
+    seen = observe(network, 16, 24)
+    assert len(seen.calls["0"]) == 2
+    assert seen.parameters == 12 + 8
+    assert seen.macs == 16 * 24 * (9 + 9 + 6)
+
+
 def test_a_graph_is_kept_only_on_request():
     plain, graph = observe(Small(), 16, 24), observe(Small(), 16, 24, graph=True)
     assert not plain.calls["stem"][0].made

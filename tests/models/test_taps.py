@@ -240,6 +240,28 @@ def test_a_finer_point_for_a_skip(points):
     assert points.finer_than(points.named("stage1.0.body.0"), 4).name == "stem"
 
 
+def test_a_finer_point_must_have_run_before():
+    points = find_points(FlatUNet(), 32, 48)
+    assert points.named("up1").stride == 2
+    assert points.finer_than(points.named("down3"), 2).name == "down1"
+
+
+def test_a_finer_points_stride_divides():
+    class Uneven(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.third, self.fourth, self.eighth = nn.Conv2d(3, 4, 3, 3), nn.Conv2d(3, 4, 4, 4), nn.Conv2d(4, 4, 2, 2)
+            self.classify = conv(4, 5)
+
+        def forward(self, x):
+            third = self.third(x)
+            return self.classify(self.eighth(self.fourth(x))) + third.mean()
+
+    points = find_points(Uneven(), 48, 96)
+    assert points.named("third").stride == 3
+    assert points.finer_than(points.named("eighth"), 3).name == "fourth"
+
+
 # ------------------------------------------------------------------------------------------------------------------ choice
 
 
@@ -260,6 +282,7 @@ def test_taps_are_chosen_evenly():
 def test_taps_are_chosen_once_each_and_in_order_of_depth():
     points = points_at(0.7, 0.8, 0.9, 1.0)
     assert [point.name for point in choose_taps(points, 3)] == ["p70", "p80", "p90"]
+    assert [point.name for point in choose_taps(points_at(0.1, 0.3, 1.0), 2)] == ["p10", "p30"]
 
 
 def test_fine_maps_are_chosen_only_where_there_are_too_few_others():

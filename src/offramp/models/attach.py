@@ -20,7 +20,7 @@ from offramp.models.heads import NEEDS_SKIP
 from offramp.models.multi_exit import MultiExitNetwork, Wiring
 from offramp.models.observe import observe
 from offramp.models.recipes import find_recipe
-from offramp.models.sources import Built, build, full_name
+from offramp.models.sources import Built, build, full_name, is_user_code
 from offramp.models.taps import Points, TapPoint, choose_taps, find_multiple, find_points
 from offramp.specs import (
     FINAL,
@@ -107,7 +107,8 @@ def plan_network(choice: NetworkChoice, num_classes: int, *, size: Size) -> Netw
     """
     chosen = resolve(choice)
     built = build(chosen.network, num_classes, output_stride=chosen.output_stride)
-    if not built.features and chosen.final_head is not None:
+    # Of a user's own network only a run tells what it gives.
+    if not built.features and chosen.final_head is not None and not is_user_code(chosen.network):
         raise InputError(f"{chosen.network} gives class scores itself and takes no final head")
     return _plan(
         built.network,
