@@ -38,6 +38,7 @@ import segmentation_models_pytorch as smp  # isort: skip - torchvision, which it
 
 ENCODER = "mobilenetv2_100"
 TRAINED = "deeplabv3plus.safetensors"
+TAPS = (*(f"encoder.model.blocks.{block}" for block in ("3.2", "5.1", "6.0")), "decoder.aspp.0", "decoder.aspp.1")
 MEAN = torch.tensor([0.485, 0.456, 0.406]).reshape(1, 3, 1, 1)
 STD = torch.tensor([0.229, 0.224, 0.225]).reshape(1, 3, 1, 1)
 
@@ -100,7 +101,7 @@ def attach(data: Path, out: Path, exit_epochs: int, threads: int) -> None:
             run,
             network=f"smp:DeepLabV3Plus/tu-{ENCODER}",
             output_stride=16,
-            exits=5,
+            taps=TAPS,
             heads=("fcn", "skip"),
             weights=weights,
             training=TrainingSpec(epochs=0, exit_epochs=exit_epochs, validate_every=5),

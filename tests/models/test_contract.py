@@ -78,6 +78,16 @@ def package(run, source, tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def image():
+    return pictures(1, seed=3)[0].permute(1, 2, 0).to(torch.uint8).numpy()
+
+
+@pytest.fixture(scope="module")
+def rounding(network, image):
+    return contract.rounding(network, image)
+
+
 def normalised(network, images):
     spec = network.spec
     mean, std = torch.tensor(spec.mean).reshape(1, 3, 1, 1), torch.tensor(spec.std).reshape(1, 3, 1, 1)
@@ -162,10 +172,8 @@ def test_phase_1_reaches_what_an_exit_was_made_from(network):
 
 
 @pytest.mark.parametrize("engine", contract.ENGINES)
-def test_every_exit_equals_pytorch(network, package, engine):
-    image = pictures(1, seed=3)[0].permute(1, 2, 0).to(torch.uint8).numpy()
+def test_every_exit_equals_pytorch(network, package, image, rounding, engine):
     errors = contract.relative_errors(package, network, image, engine)
-    rounding = contract.rounding(network, image)
     assert errors.keys() == rounding.keys()
     assert len(errors) == EXITS
     worst = max(rounding.values())

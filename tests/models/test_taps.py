@@ -291,6 +291,12 @@ def test_fine_maps_are_chosen_only_where_there_are_too_few_others():
     assert [point.name for point in choose_taps(points, 3)] == ["p25", "p50", "p80"]
 
 
+def test_taps_are_spread_where_points_end_early():
+    # A feature pyramid: its decoder is one block and most of the cost.
+    points = points_at(0.02, 0.04, 0.05, 0.07, 0.09, 0.1, 0.12, 0.13, 0.15, 1.0)
+    assert [point.name for point in choose_taps(points, 3)] == ["p5", "p10", "p15"]
+
+
 def test_the_last_point_belongs_to_the_final_exit():
     with pytest.raises(InputError, match=r"3 exits .* only 2 points to tap: p20, p60$"):
         choose_taps(points_at(0.2, 0.6, 1.0), 3)

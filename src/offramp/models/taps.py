@@ -243,7 +243,8 @@ def _inputs_of(end: object, inputs: Nodes, avoided: Nodes) -> set[object]:
 def choose_taps(points: Sequence[TapPoint], count: int) -> tuple[TapPoint, ...]:
     """Choose `count` points at about even distances in cost (MESS, section 4.1), never the last one, which is the final exit's.
 
-    Maps finer than `COARSE` are left to users who name them, unless there are too few others.
+    Maps finer than `COARSE` are left to users who name them, unless there are too few others. Where the points end long before
+    the network does (a decoder that is one block of most of the cost), the taps are spread evenly up to where they end.
 
     Raises:
         InputError: the network has fewer points than that.
@@ -256,8 +257,10 @@ def choose_taps(points: Sequence[TapPoint], count: int) -> tuple[TapPoint, ...]:
     coarse = [point for point in usable if point.stride >= COARSE]
     usable = coarse if len(coarse) >= count else usable
     chosen: list[TapPoint] = []
+    end = max((point.share for point in usable), default=1.0)
+    step = 1 / (count + 1) if end > (count - 0.5) / (count + 1) else end / count
     for index in range(count):
-        target = (index + 1) / (count + 1)
+        target = (index + 1) * step
         chosen.append(min((p for p in usable if p not in chosen), key=lambda p: abs(p.share - target)))
     return tuple(sorted(chosen, key=lambda point: point.order))
 
