@@ -1,10 +1,12 @@
 """Exits on networks that were not written for them: attach, save, load, export, cut, and compare with PyTorch.
 
     python benchmarks/contract.py [--size 480x360] [--exits 3] [--only NAME ...]
+    python benchmarks/contract.py --markdown docs/contract.json
 
 Every network gets every kind of head at every tap. The table shows the taps, how many tensors each stage takes and gives (skip
 connections cross them), the largest difference of any exit's class scores from PyTorch's over PyTorch's largest score, beside
-it what float32 itself costs (PyTorch's own difference from its float64), and the seconds that the export took.
+it what float32 itself costs (PyTorch's own difference from its float64), and the seconds that the export took. The last line is
+the raw numbers as JSON; `--markdown` measures nothing and prints the table of such a file, as it stands in docs/contract.md.
 `tests/models/test_contract.py` runs the same on small images and tests more.
 """
 
@@ -18,6 +20,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -55,6 +58,17 @@ NETWORKS: dict[str, str] = {
 }
 """Source -> what it is like. A network more costs a line."""
 
+COLUMNS = (
+    "network",
+    "taps",
+    "padded to",
+    "stages: tensors in > out",
+    "error, onnxruntime",
+    "error, openvino",
+    "of float32",
+    "export, s",
+)
+
 HEADS = ("fcn", "deeplab/r4", "lraspp/c32", "skip/c32/r2/b1/d")
 """Every kind, and every option once."""
 
@@ -88,7 +102,11 @@ def main() -> None:
     parser.add_argument("--size", type=parse_size, default=(480, 360))
     parser.add_argument("--exits", type=int, default=3)
     parser.add_argument("--only", nargs="+", choices=sorted(NETWORKS), default=sorted(NETWORKS))
+    parser.add_argument("--markdown", type=Path, metavar="JSON", help="print the table of these raw numbers instead")
     options = parser.parse_args()
+    if options.markdown:
+        print(markdown(json.loads(options.markdown.read_text(encoding="utf-8"))["rows"]))
+        return
     rows = []
     for network in NETWORKS:
         if network in options.only:
@@ -217,30 +235,26 @@ def rounding(network: MultiExitNetwork, image: npt.NDArray[np.uint8]) -> dict[st
 
 def show(rows: list[Examined]) -> None:
     """A table for people."""
-    print_table(
-        f"{len(rows)} networks, {len(HEADS)} heads at every tap",
-        [
-            "network",
-            "taps",
-            "padded to",
-            "stages: tensors in > out",
-            *(f"error, {e}" for e in ENGINES),
-            "of float32",
-            "export, s",
-        ],
-        [
-            [
-                row.network,
-                " ".join(row.taps),
-                str(row.multiple),
-                " ".join(f"{inputs}>{outputs}" for inputs, outputs in row.crossing),
-                *(f"{row.relative_error[engine]:.0e}" for engine in ENGINES),
-                f"{row.rounding:.0e}",
-                f"{row.export_s:.1f}",
-            ]
-            for row in rows
-        ],
-    )
+    print_table(f"{len(rows)} networks, {len(HEADS)} heads at every tap", COLUMNS, [cells(asdict(row)) for row in rows])
+
+
+def markdown(rows: list[dict[str, Any]]) -> str:
+    """The same table for a page: one line for each network, in the raw numbers' order."""
+    lines = [COLUMNS, ["---"] * len(COLUMNS), *(cells(row) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """A row of the table from the fields of `Examined`, measured now or read from a file."""
+    return [
+        row["network"],
+        " ".join(row["taps"]),
+        str(row["multiple"]),
+        " ".join(f"{inputs}>{outputs}" for inputs, outputs in row["crossing"]),
+        *(f"{row['relative_error'][engine]:.0e}" for engine in ENGINES),
+        f"{row['rounding']:.0e}",
+        f"{row['export_s']:.1f}",
+    ]
 
 
 if __name__ == "__main__":

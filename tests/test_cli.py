@@ -136,13 +136,18 @@ def test_a_trained_network_of_ones_own_keeps_its_final_exit(scenes, tmp_path, ca
     save_file(trained.state_dict(), "trained.safetensors")
     network = ("--network", "own.py:make")
     options = ("--weights", "trained.safetensors", "--epochs", 0, "--exit-epochs", 1, "--taps", "down.1", "--crop", "64x48")
-    assert offramp("train", scenes, "--out", "run", *network, *options, "--batch-size", 4, "--json") == 0
-    assert list(json.loads(capsys.readouterr().out)["miou"]) == ["down.1:fcn/c64", "final"]
+    heads = ("--heads", "fcn,deeplab/c8/r2")
+    assert offramp("train", scenes, "--out", "run", *network, *options, *heads, "--batch-size", 4, "--json") == 0
+    assert list(json.loads(capsys.readouterr().out)["miou"]) == ["down.1:fcn/c64", "down.1:deeplab/c8/r2", "final"]
     after = load_file("run/weights.safetensors")
     assert all(torch.equal(after[f"backbone.{name}"], tensor) for name, tensor in trained.state_dict().items())
     assert offramp("export", "run", "--out", "package") == 2
     assert "run only if you name it: give --network own.py:make" in capsys.readouterr().err
     assert offramp("export", "run", "--out", "package", *network) == 0
+    lines = {line.strip("│ ").split(" ")[0]: line.strip("│ ") for line in capsys.readouterr().out.splitlines()}
+    # It sees 3x3 cells at stride 4; a pyramid pools over the whole image.
+    assert lines["down.1:fcn/c64"].endswith(" 12")
+    assert lines["down.1:deeplab/c8/r2"].endswith("whole image")
     # From here on it is a package like any other.
     assert offramp("evaluate", "package", scenes, "--out", "val.records") == 0
     from offramp.runtime.engines import StagedNetwork, open_engine

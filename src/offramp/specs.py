@@ -49,7 +49,7 @@ class HeadSpec(Spec):
 
     kind: HeadKind = "fcn"
     channels: int = Field(default=HEAD_CHANNELS, ge=4, le=2048)
-    """Width of the head itself; `c64`. Where it is not said, the point's stride decides (see `plan.width_at`)."""
+    """Width of the head itself; `c64`. Where it is not said, the point's stride decides (see `models.attach.width_at`)."""
     reduction: Literal[1, 2, 4, 8] = 1
     """A 1x1 convolution first divides the tap's channels by this; `r4`."""
     blocks: int = Field(default=0, ge=0, le=3)

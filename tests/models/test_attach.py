@@ -59,10 +59,11 @@ def test_class_scores_in_every_form_become_the_final_exit(wrap):
 
 def test_feature_maps_get_a_final_head():
     listed = attach_exits(Scores(8, wrap=lambda features: [features[..., ::2], features]), 5, (64, 96), exits=1)
-    assert listed.spec.final_head == HeadSpec(channels=256)
+    named = attach_exits(Scores(8, wrap=lambda features: {"fine": features[..., ::2], "deep": features}), 5, (64, 96), exits=1)
+    assert listed.spec.final_head == named.spec.final_head == HeadSpec(channels=256)
     given = attach_exits(Scores(8), 5, (64, 96), exits=1, final_head="deeplab/c16/r2")
     assert given.spec.final_head == HeadSpec(kind="deeplab", channels=16, reduction=2)
-    for network in (listed, given):
+    for network in (listed, named, given):
         scores = network.eval()(images())[FINAL]
         assert scores.shape == (2, 5, 8, 12)
 
@@ -114,7 +115,11 @@ def test_the_users_own_names_win():
         ({"num_classes": 7}, r"gives 5 channels for num_classes=7; .* say num_classes=5; .* final_head"),
         ({"num_classes": 256}, r"from 2 to 255, got 256"),
         ({"final_head": "fnc"}, r"not a head"),
-        ({"input_size": (4, 4)}, r"input_size"),
+        ({"heads": {"blocks.1": []}, "taps": ["blocks.1"]}, r"no head is given for blocks\.1; give one, for example fcn"),
+        ({"input_size": (4, 4)}, r"input_size must be height and width, 16 to 8192 pixels each, got \(4, 4\)"),
+        ({"input_size": (0, 96)}, r"input_size .* got \(0, 96\)"),
+        ({"exits": -1}, r"exits must be 0 or more, got -1"),
+        ({"taps": "blocks.1"}, r"taps must be a list of names, got the text 'blocks\.1'; write \['blocks\.1'\]"),
     ],
 )
 def test_what_cannot_be_attached_is_refused(options, message):
@@ -134,12 +139,21 @@ def test_what_cannot_be_attached_is_refused(options, message):
         ),
         (Scores(wrap=lambda _: "text"), r"the network gives str for a 96x64 image; wanted are class scores"),
         (Scores(wrap=lambda s: {"out": s}, classes=4), r"gives 4 channels for num_classes=5"),
-        (nn.Sequential(nn.Conv2d(1, 5, 3)), r"does not run on 96x64 images: RuntimeError: .*channels"),
+        (nn.Sequential(nn.Conv2d(1, 5, 3)), r"does not run on 96x64 images: RuntimeError: .*channels.*; give the size that"),
     ],
 )
 def test_what_is_no_segmentation_network_is_refused(network, message):
     with pytest.raises(InputError, match=message):
         attach_exits(network, 5, (64, 96), exits=1)
+
+
+@pytest.mark.parametrize("wrap", [lambda s: [s, s], lambda s: {"seg": s, "edge": s[:, :1]}, lambda s: (s,)])
+def test_class_scores_among_others_are_never_taken_for_features(wrap):
+    """A new final head on them would silently replace the trained network's own answer."""
+    own = Scores(2, wrap=wrap)
+    with pytest.raises(InputError, match=r"several maps, .* fit num_classes=2; if these are class scores, let it"):
+        attach_exits(own, 2, (64, 96), exits=1)
+    assert attach_exits(own, 2, (64, 96), exits=1, final_head="fcn/c16").spec.final_head == HeadSpec(channels=16)
 
 
 def test_class_scores_take_no_final_head():

@@ -76,10 +76,12 @@ def test_what_networks_give():
         ((fine, scores), "features", scores),
         (SimpleNamespace(feature_maps=(fine, scores)), "features", scores),
         (SimpleNamespace(last_hidden_state=scores), "features", scores),
+        ({"0": fine, "1": scores}, "features", scores),
     ]:
         answer = read_answer(output)
         assert (answer.kind, answer.tensor is tensor) == (kind, True)
-    for output in (None, "text", [], {}, {"loss": 3}, SimpleNamespace(loss=scores), [[fine]]):
+    mixed = {"map": scores, "loss": fine.mean()}
+    for output in (None, "text", [], {}, {"loss": 3}, mixed, SimpleNamespace(loss=scores), [[fine]]):
         assert read_answer(output) is None
 
 

@@ -1,11 +1,12 @@
 """Named recipes: what they build, and names that nobody knows."""
 
 import pytest
+import torch
 
 from offramp import torchvision_import  # noqa: F401 - torchvision may need help before anything imports it
 from offramp.errors import InputError
 from offramp.models.recipes import RECIPES, find_recipe
-from offramp.models.sources import full_name
+from offramp.models.sources import build, full_name
 from offramp.specs import HeadSpec
 
 import timm  # isort: skip
@@ -25,6 +26,14 @@ def test_every_recipe_names_a_network_that_is_there(name):
     assert recipe.network.removeprefix("timm:") in timm.list_models()
     assert recipe.note
     assert "\n" not in recipe.note
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipes_deepest_map_is_at_its_output_stride(name):
+    recipe = RECIPES[name]
+    with torch.no_grad():
+        deepest = build(recipe.network, 11, output_stride=recipe.output_stride).network.eval()(torch.zeros(1, 3, 64, 96))[-1]
+    assert deepest.shape[2:] == (64 // recipe.output_stride, 96 // recipe.output_stride)
 
 
 @pytest.mark.parametrize("name", MESS)

@@ -233,7 +233,7 @@ def export(
                 f"{sum(s.macs for s in manifest.stages[: head.stage + 1]) / 1e6:.1f}",
                 f"{head.macs / 1e6:.1f}",
                 f"{head.parameter_bytes / 1e3:.1f}",
-                str(head.receptive_field or ""),
+                "whole image" if head.whole_image else str(head.receptive_field or ""),
             ]
             for head in manifest.heads
         ]

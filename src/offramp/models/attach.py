@@ -69,7 +69,7 @@ def attach_exits(
 
     Args:
         network: takes normalised images (N, 3, H, W). It gives class scores (N, C, h, w), as a tensor, as `["out"]` or as
-            `.logits`, which become the final exit; or a list of feature maps, the deepest of which gets a final head.
+            `.logits`, which become the final exit; or a list or dict of feature maps, the last of which gets a final head.
         num_classes: C, from 2 to 255. A network with one channel (a sigmoid) has 2 classes.
         input_size: height and width of the images that it is meant for, pixels.
         exits: how many taps to choose, at even distances in cost.
@@ -83,6 +83,12 @@ def attach_exits(
         InputError: the network does not run on such images, or gives something else; too few points; a wrong name.
 
     """
+    if not all(16 <= side <= 8192 for side in input_size):
+        raise InputError(f"input_size must be height and width, 16 to 8192 pixels each, got {input_size}")
+    if exits < 0:
+        raise InputError(f"exits must be 0 or more, got {exits}; with 0 the final exit alone answers")
+    if isinstance(taps, str):
+        raise InputError(f"taps must be a list of names, got the text {taps!r}; write [{taps!r}]")
     spec = _plan(
         network,
         num_classes,
@@ -237,11 +243,18 @@ def _final(output: object, num_classes: int, height: int, width: int, *, final_h
         got = f"a tensor of shape {tuple(answer.tensor.shape)}" if answer else type(output).__name__
         raise InputError(
             f"the network gives {got} for a {width}x{height} image; wanted are class scores (N, classes, h, w), as a tensor, "
-            f'["out"] or .logits, or a list of feature maps, the deepest last'
+            f'["out"] or .logits, or a list or dict of feature maps, the deepest last'
         )
     scores = layout.channels == num_classes or (layout.channels == 1 and num_classes == 2)
     if final_head and answer.kind == "scores":
         raise InputError("the network gives class scores itself and takes no final head")
+    if not final_head and answer.kind == "features" and scores:
+        # Many networks give their class scores together with auxiliary ones. A new final head would throw the answer away.
+        raise InputError(
+            f"the network gives several maps, and the last one's channels, {layout.channels}, fit num_classes={num_classes}; "
+            f'if these are class scores, let it give them alone or as ["out"]; if they are features, give a final_head, for '
+            f"example {DEFAULT_FINAL_HEAD.text}"
+        )
     if not final_head and answer.kind != "features" and not scores:
         raise InputError(
             f"the network gives {layout.channels} channels for num_classes={num_classes}; if these are class scores, say "
@@ -266,6 +279,8 @@ def _heads_at(heads: Heads, tap: TapPoint, taps: Sequence[TapPoint]) -> tuple[He
             )
         return _heads_at(heads[tap.name], tap, taps)
     asked = [heads] if isinstance(heads, str | HeadSpec) else heads
+    if not asked:
+        raise InputError(f"no head is given for {tap.name}; give one, for example {DEFAULT_HEAD.text}, or do not tap it")
     return tuple(_read_head(head) for head in asked)
 
 

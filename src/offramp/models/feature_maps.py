@@ -95,8 +95,8 @@ class Answer:
 def read_answer(output: Any) -> Answer | None:
     """Read a network's output; None if there is neither a map of class scores nor of features in it.
 
-    Class scores come as `output["out"]` (torchvision) or `output.logits` (transformers); a list holds a backbone's feature
-    maps, the deepest last; a tensor alone may be either.
+    Class scores come as `output["out"]` (torchvision) or `output.logits` (transformers); a list, or a dict of nothing else
+    (torchvision's backbones), holds a backbone's feature maps, the deepest last; a tensor alone may be either.
     """
     if isinstance(output, torch.Tensor):
         return Answer(output, "either")
@@ -109,7 +109,11 @@ def read_answer(output: Any) -> Answer | None:
     if isinstance(maps, list | tuple) and maps and isinstance(maps[-1], torch.Tensor):
         return Answer(maps[-1], "features")
     hidden = getattr(output, "last_hidden_state", None)
-    return Answer(hidden, "features") if isinstance(hidden, torch.Tensor) else None
+    if isinstance(hidden, torch.Tensor):
+        return Answer(hidden, "features")
+    named = list(output.values()) if isinstance(output, Mapping) else []
+    whole = bool(named) and all(isinstance(tensor, torch.Tensor) and tensor.dim() == 4 for tensor in named)
+    return Answer(named[-1], "features") if whole else None
 
 
 def stride_of(cells: int, pixels: int) -> int:

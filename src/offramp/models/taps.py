@@ -297,7 +297,9 @@ def find_multiple(network: nn.Module, height: int, width: int) -> int:
             reasons.append(str(error))
         else:
             return multiple
-    raise InputError(f"the network does not run on {width}x{height} images: {reasons[0]}")
+    raise InputError(
+        f"the network does not run on {width}x{height} images: {reasons[0]}; give the size that it was made for, or mend it"
+    )
 
 
 class _DoesNotRun(Exception):  # noqa: N818 - an answer, not an error
