@@ -32,7 +32,7 @@ from offramp.models.checkpoint import load_network
 from offramp.models.sources import build as build_backbone
 from offramp.specs import FINAL, TrainingSpec
 from offramp.training.train import train as train_exits
-from offramp.training.train import validator
+from offramp.training.validation import validator
 
 import segmentation_models_pytorch as smp  # isort: skip - torchvision, which it imports, may need help
 
@@ -118,7 +118,7 @@ def attach(data: Path, out: Path, exit_epochs: int, threads: int) -> None:
     compared = {
         "weights unchanged": all(torch.equal(tensor, after[f"backbone.{name}"]) for name, tensor in before.items()),
         "miou on test, alone in PyTorch": round(measure(network, test), 5),
-        "miou on test, as final exit in PyTorch": validator(load_network(run)[0], test, torch.device("cpu"))()[f"miou:{FINAL}"],
+        "miou on test, as final exit in PyTorch": validator(load_network(run)[0], test)([FINAL])[f"miou:{FINAL}"],
         "miou on test, as final exit of the package": round(final.miou, 5),
     }
     for name, value in compared.items():

@@ -72,6 +72,31 @@ def test_train_prints_every_exits_miou(scenes, tmp_path, capsys):
     assert offramp("train", scenes, "--out", tmp_path / "run", *options, "--resume") == 0
 
 
+def test_train_goes_on_from_another_run(scenes, trained_run, tmp_path, capsys):
+    options = ("--network", "test_efficientnet", "--exits", 1, "--heads", "fcn,fcn/r4", "--crop", "64x48", "--batch-size", 4)
+    recipe = (
+        "--epochs",
+        0,
+        "--exit-epochs",
+        2,
+        "--distillation",
+        "plain",
+        "--temperature",
+        2,
+        "--halving",
+        1,
+        "--zoom",
+        "1,1.5",
+    )
+    assert offramp("train", scenes, "--out", tmp_path / "run", "--from", trained_run, *options, *recipe) == 0
+    said = capsys.readouterr()
+    assert "training images" in said.out
+    assert said.err.count("mIoU on val:") == 2  # a line an epoch
+    asked = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))["training"]
+    assert (asked["distillation"], asked["temperature"], asked["zoom"]) == ("plain", 2.0, [1.0, 1.5])
+    assert len(json.loads((tmp_path / "run" / "network.json").read_text(encoding="utf-8"))["network"]["exits"]) == 1
+
+
 def test_taps_of_a_network(capsys):
     options = ("test_efficientnet", "--size", "96x64", "--exits", 2, "--heads", "fcn/c16,skip/c8/b1/d", "--classes", 4)
     assert offramp("taps", *options, "--json") == 0
@@ -262,6 +287,16 @@ BAD = {
     "one class": (["taps", "test_efficientnet", "--classes", "1"], "the background is a class of its own"),
     "negative seed": (["train", "{scenes}", "--out", "{out}", "--seed", "-1"], "--seed"),
     "NaN rate": (["train", "{scenes}", "--out", "{out}", "--learning-rate", "nan"], "--learning-rate"),
+    "bad zoom": (["train", "{scenes}", "--out", "{out}", "--zoom", "big"], "--zoom: not a range: 'big'"),
+    "zoom upside down": (["train", "{scenes}", "--out", "{out}", "--zoom", "2,1"], "the smaller scale comes first"),
+    "no such scheme": (["train", "{scenes}", "--out", "{out}", "--scheme", "three-phase"], "--scheme"),
+    "too many halvings": (["train", "{scenes}", "--out", "{out}", "--halving", "8", "--exit-epochs", "8"], "halving"),
+    "average of nothing": (["train", "{scenes}", "--out", "{out}", "--averaging", "1"], "--averaging"),
+    "from no run": (["train", "{scenes}", "--out", "{out}", "--from", "{nothing}"], "not a run"),
+    "from another network": (
+        ["train", "{scenes}", "--out", "{out}", "--from", "{run}", "--network", "test_resnet", "--exits", "1"],
+        "its network is timm:test_efficientnet, not timm:test_resnet",
+    ),
     "no network": (["train", "{scenes}", "--out", "{out}", "--network", "resnet5O"], "timm has no network"),
     "too many exits": (["train", "{scenes}", "--out", "{out}", "--network", "test_efficientnet", "--exits", "40"], "40 exits"),
     "no weights file": (["train", "{scenes}", "--out", "{out}", "--weights", "{nothing}.safetensors"], "weights"),

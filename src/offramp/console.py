@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from rich.console import Console
@@ -18,12 +18,23 @@ LOG_EVERY_S = 15.0
 """Where standard error is no terminal, a line of progress this often."""
 
 
+class Listener:
+    """Listens to a step: `__call__` is a `Progress`, `line` prints something that stays."""
+
+    def __init__(self, progress: Progress, line: Callable[[str], None]) -> None:
+        self._progress, self.line = progress, line
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """See `Progress`."""
+        self._progress(what, done, total)
+
+
 @contextmanager
-def showing_progress() -> Iterator[Progress]:
+def showing_progress() -> Iterator[Listener]:
     """A listener for steps: bars with the time left on a terminal, a line now and then in a log."""
-    console = Console(stderr=True)
+    console = Console(stderr=True, highlight=False)
     if not console.is_terminal:
-        yield _log_lines()
+        yield Listener(_log_lines(), lambda text: print(text, file=sys.stderr, flush=True))  # noqa: T201
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Bars(*columns, console=console, transient=True) as bars:
@@ -40,7 +51,7 @@ def showing_progress() -> Iterator[Progress]:
                 current = kind
             bars.update(bars.task_ids[-1], description=what, completed=done, total=total)
 
-        yield show
+        yield Listener(show, lambda text: bars.console.print(text, markup=False))
 
 
 def _log_lines() -> Progress:

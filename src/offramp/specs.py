@@ -17,6 +17,14 @@ Region = Literal["all", "off-edges", "objects"]
 ConfidenceKind = Literal["top1", "margin", "entropy"]
 OutputStride = Literal[8, 16, 32]
 HeadKind = Literal["fcn", "deeplab", "lraspp", "skip"]
+Scheme = Literal["two-phase", "joint", "frozen", "final-only"]
+Distillation = Literal["positive", "plain", "none"]
+Filtered = Literal["labels", "teacher", "both"]
+EarlyExit = Literal["rotation", "random"]
+OptimiserName = Literal["adamw", "sgd"]
+Schedule = Literal["poly", "cosine"]
+Keep = Literal["last", "best"]
+TrainingPrecision = Literal["auto", "float32", "bfloat16"]
 Triple = tuple[float, float, float]
 EngineName = Literal["onnxruntime", "openvino"]
 Size = tuple[Annotated[int, Field(ge=16, le=8192)], Annotated[int, Field(ge=16, le=8192)]]
@@ -158,30 +166,77 @@ class NetworkSpec(Spec):
 
 
 class TrainingSpec(Spec):
-    """A training run in two phases (MESS, ECCV 2022, section 4.2)."""
+    """How a network and its exits are trained (MESS, ECCV 2022, section 4.2, and what it is compared with)."""
 
+    scheme: Scheme = "two-phase"
+    """See `training.phases`: which parts are trained when."""
     epochs: int = Field(default=60, ge=0)
-    """Epochs of phase 1: the whole network and all heads, end to end; 0 for a network that is trained already."""
+    """Of phase 1, the whole network; 0 for a network that is trained already."""
     exit_epochs: int = Field(default=12, ge=0)
-    """Epochs of phase 2: early heads alone, everything else frozen."""
+    """Of phase 2, the early heads alone. `joint` has one phase as long as both together, `final-only` has no phase 2."""
+    early_exit: EarlyExit = "rotation"
+    """How phase 1 of `two-phase` picks the early exit of an iteration."""
+
+    distillation: Distillation = "positive"
+    """What teaches the early heads in phase 2: `positive` the labels and the final exit, filtered; `plain` both, unfiltered;
+    `none` the labels alone."""
+    filtered: Filtered = "labels"
+    """Which term of `positive` counts only where the final exit is right."""
+    truth_weight: float = Field(default=0.5, ge=0, le=1)
+    """`a`: the share of the labels' loss against the teacher's."""
+    temperature: float = Field(default=1.0, gt=0, le=100)
+    """Both softmaxes of the teacher's term are softened by it."""
+    halving: int = Field(default=0, ge=0, le=8)
+    """How often phase 2 drops the worse half of every tap's heads."""
+
     crop: Size = (320, 320)
     batch_size: int = Field(default=8, ge=2)
-    seed: int = Field(default=0, ge=0)
+    """Of all processes together."""
+    zoom: tuple[Annotated[float, Field(gt=0.05, le=20)], Annotated[float, Field(gt=0.05, le=20)]] = (0.7, 1.8)
+    """Range of the random scale before the crop."""
+    flip: bool = True
+    jitter: float = Field(default=0.4, ge=0, lt=1)
+    """Strength of the random changes of brightness, contrast and saturation; an eighth of it for the hue."""
+    class_weights: bool = True
+    """Whether rare classes weigh more in the labels' loss."""
+    hard_share: float = Field(default=1.0, gt=0, le=1)
+    """The labels' loss of phase 1 is taken over this share of the pixels, the hardest; 1: over all."""
+
+    optimiser: OptimiserName = "adamw"
     learning_rate: float = Field(default=1e-3, gt=0)
     """Of the heads; see `backbone_rate`."""
     backbone_rate: float = Field(default=0.5, ge=0)
-    """The backbone's learning rate as a share of `learning_rate`."""
+    """A pretrained backbone's learning rate as a share of `learning_rate`."""
     weight_decay: float = Field(default=1e-2, ge=0)
-    zoom: tuple[float, float] = (0.7, 1.8)
-    """Range of the random scale before the crop."""
-    truth_weight: float = Field(default=0.5, ge=0, le=1)
-    """`a` of phase 2: the share of the labels' loss against the teacher's."""
+    schedule: Schedule = "poly"
+    warm_up: float = Field(default=0.03, ge=0, lt=1)
+    """Share of a phase's steps in which the learning rate rises to its full value."""
+    averaging: float = Field(default=0.0, ge=0, lt=1)
+    """Decay of the moving average of the weights that is measured and kept instead of them; 0: none."""
+
+    seed: int = Field(default=0, ge=0)
     validate_every: int = Field(default=1, ge=1)
+    train_images: int = Field(default=40, ge=0)
+    """How many training images are measured beside `val`, to see whether the network learns them by heart."""
+    keep: Keep = "last"
+    """Which weights a phase ends with: the last epoch's, or those with the highest mean mIoU on `val`."""
+    precision: TrainingPrecision = "auto"
+    """Of the forward pass; auto: bfloat16 on CUDA."""
+    compile: bool = False
+    """Compile the network by torch.compile."""
+    sync_batch_norm: bool = False
+    """Batch-norm statistics over all processes' images."""
 
     @model_validator(mode="after")
     def _something_to_do(self) -> Self:
         if not self.epochs + self.exit_epochs:
             raise ValueError("epochs and exit_epochs are both 0: nothing would be trained")
+        if self.scheme == "final-only" and not self.epochs:
+            raise ValueError("the scheme final-only trains the final exit alone and needs epochs")
+        if self.zoom[0] > self.zoom[1]:
+            raise ValueError("zoom: the smaller scale comes first")
+        if self.halving >= max(1, self.exit_epochs):
+            raise ValueError("halving: phase 2 needs more epochs than halvings")
         return self
 
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from offramp.data.transforms import Crops
+from offramp import torchvision_import  # noqa: F401 - torchvision may need help to import
+from offramp.data.transforms import Crops, colour_change, recoloured
 from offramp.metrics import VOID
 
-from torchvision.transforms import v2  # isort: skip - torchvision may need help before
+from torchvision.transforms.v2 import functional as reference  # isort: skip
 
 CLASSES = (0, 3, 7, VOID)
 VALUES = {0: 20, 3: 90, 7: 160, VOID: 230}
@@ -35,21 +36,6 @@ class Painted:
         return np.repeat(grey[..., None], 3, axis=2), labels
 
 
-class NoJitter(torch.nn.Module):
-    """Stands in for the colour jitter, so that colours tell classes."""
-
-    def __init__(self, **_ranges):
-        super().__init__()
-
-    def forward(self, *inputs):
-        return inputs
-
-
-@pytest.fixture
-def plain(monkeypatch):
-    monkeypatch.setattr(v2, "ColorJitter", NoJitter)
-
-
 def expected_grey(labels: torch.Tensor) -> torch.Tensor:
     table = torch.full((256,), -1.0)
     for label, value in VALUES.items():
@@ -65,10 +51,9 @@ def away_from_edges(labels: torch.Tensor, margin: int = 3) -> torch.Tensor:
     return same
 
 
-@pytest.mark.usefixtures("plain")
 @pytest.mark.parametrize("zoom", [(1.0, 1.0), (0.6, 1.9)])
 def test_image_and_labels_stay_aligned(zoom):
-    crops = Crops(Painted(), 56, 40, zoom, seed=1)
+    crops = Crops(Painted(), 56, 40, zoom, seed=1, jitter=0)
     for epoch in range(8):
         crops.epoch = epoch
         for index in range(3):
@@ -85,10 +70,9 @@ def test_image_and_labels_stay_aligned(zoom):
                 assert aligned.float().mean() > 0.6
 
 
-@pytest.mark.usefixtures("plain")
 def test_crops_are_windows_flipped_or_not():
     split = Painted()
-    crops = Crops(split, 40, 32, (1.0, 1.0), seed=2)
+    crops = Crops(split, 40, 32, (1.0, 1.0), seed=2, jitter=0)
     seen = set()
     for epoch in range(12):
         crops.epoch = epoch
@@ -118,13 +102,12 @@ def test_shapes_kinds_and_values():
         assert image.max() > 1
 
 
-@pytest.mark.usefixtures("plain")
 def test_padding_is_void():
     class Whole(Painted):
         def pair(self, _index):
             return np.full((32, 32, 3), 7, np.uint8), np.full((32, 32), 3, np.uint8)
 
-    image, labels = Crops(Whole(), 48, 64, (1.0, 1.0), seed=4)[0]
+    image, labels = Crops(Whole(), 48, 64, (1.0, 1.0), seed=4, jitter=0)[0]
     assert (labels == 3).sum() == 32 * 32
     assert (labels == VOID).sum() == 48 * 64 - 32 * 32
     assert torch.equal(image[0] == 7, labels == 3)
@@ -159,21 +142,94 @@ def test_seed_epoch_and_index_each_matter():
         assert not torch.equal(one, crop(*other))
 
 
-@pytest.mark.usefixtures("plain")
-def test_the_zoom_keeps_to_its_range(monkeypatch):
-    sizes = []
-    resize = v2.functional.resize
-    monkeypatch.setattr(v2.functional, "resize", lambda x, size, **kw: sizes.append(tuple(size)) or resize(x, size, **kw))
-    crops = Crops(Painted(size=(160, 320)), 40, 32, (0.5, 2.0), seed=6)
-    for epoch in range(60):
+def test_the_zoom_keeps_to_its_range():
+    """A ramp tells by its slope how much it was magnified."""
+
+    class Ramp(Painted):
+        def pair(self, _index):
+            ramp = np.tile(np.arange(240, dtype=np.uint8), (240, 1))
+            return np.repeat(ramp[..., None], 3, axis=2), ramp // 240
+
+    crops = Crops(Ramp(), 80, 80, (0.5, 2.0), seed=6, flip=False, jitter=0)
+    zooms = []
+    for epoch in range(80):
         crops.epoch = epoch
-        crops[0]
-    assert sizes[::2] == sizes[1::2]  # image and labels
-    zooms = np.array([height / 160 for height, _ in sizes[::2]])
-    assert all(abs(width / 320 - height / 160) < 0.005 for height, width in sizes)
-    assert 0.5 <= zooms.min() < 0.6
-    assert 1.7 < zooms.max() <= 2.0
+        image, _ = crops[0]
+        zooms.append(70 / (image[0, 40, 75] - image[0, 40, 5]).item())
+    zooms = np.array(zooms)
+    assert 0.49 <= zooms.min() < 0.6
+    assert 1.7 < zooms.max() <= 2.05
     assert 0.25 < (zooms < 1).mean() < 0.75  # as often smaller as larger
+
+
+@pytest.mark.parametrize("zoom", [0.3, 0.77, 1.0, 1.9])
+def test_image_and_labels_fill_the_same_pixels(zoom):
+    class Bright(Painted):
+        def pair(self, _index):
+            return np.full((33, 47, 3), 255, np.uint8), np.full((33, 47), 3, np.uint8)
+
+    crops = Crops(Bright(), 64, 48, (zoom, zoom), seed=0, jitter=0)
+    for epoch in range(20):
+        crops.epoch = epoch
+        image, labels = crops[0]
+        assert torch.equal(image[1] == 255, labels == 3)
+        assert torch.equal(image[1] == PADDING, labels == VOID)
+        expected = min(round(33 * zoom), 48) * min(round(47 * zoom), 64)
+        assert (labels == 3).sum().item() == pytest.approx(expected, rel=0.12)
+
+
+# ----------------------------------------------------------------------------------------------------------------- colours
+
+
+@pytest.fixture
+def colours():
+    return torch.rand(3, 9, 11, generator=torch.Generator().manual_seed(3)) * 100 + 60  # nothing is clipped below
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.3])
+def test_brightness_contrast_and_saturation_are_torchvisions(colours, factor):
+    one = colours / 255
+    for change, expected in (
+        ((factor, 1, 1, 0), reference.adjust_brightness(one, factor)),
+        ((1, factor, 1, 0), reference.adjust_contrast(one, factor)),
+        ((1, 1, factor, 0), reference.adjust_saturation(one, factor)),
+        (
+            (factor, 0.9, 1.2, 0),
+            reference.adjust_saturation(reference.adjust_contrast(reference.adjust_brightness(one, factor), 0.9), 1.2),
+        ),
+    ):
+        # torchvision rounds the weights of grey to 0.2989, 0.587 and 0.114.
+        assert torch.allclose(recoloured(colours, change) / 255, expected, atol=3e-4)
+
+
+def test_the_hue_turns_and_brightness_stays(colours):
+    luma = torch.tensor([0.299, 0.587, 0.114])
+    turned = recoloured(colours, (1, 1, 1, 0.05))
+    assert (turned - colours).abs().max() > 3
+    assert torch.allclose(torch.einsum("c,chw->hw", luma, turned), torch.einsum("c,chw->hw", luma, colours), atol=0.05)
+    assert torch.allclose(recoloured(turned, (1, 1, 1, -0.05)), colours, atol=0.05)
+    grey = torch.full((3, 2, 2), 90.0)
+    assert torch.allclose(recoloured(grey, (1, 1, 1, 0.05)), grey, atol=0.05)
+
+
+def test_colours_change_within_their_range_and_are_clipped():
+    rng = np.random.default_rng(0)
+    drawn = np.array([colour_change(rng, 0.4) for _ in range(400)])
+    assert (drawn[:, :3].min(axis=0) < 0.65).all()
+    assert (drawn[:, :3].min(axis=0) >= 0.6).all()
+    assert (drawn[:, :3].max(axis=0) <= 1.4).all()
+    assert 0.045 < np.abs(drawn[:, 3]).max() <= 0.05
+    bright = recoloured(torch.tensor([250.0, 5.0, 128.0]).reshape(3, 1, 1), (1.4, 1.4, 1.4, 0.05))
+    assert 0 <= bright.min() <= bright.max() <= 255
+    assert bright.max() == 255
+
+
+def test_without_flip_nothing_is_mirrored():
+    split = Painted(images=1)
+    crops = Crops(split, 96, 64, (1.0, 1.0), seed=0, flip=False, jitter=0)
+    for epoch in range(8):
+        crops.epoch = epoch
+        assert np.array_equal(crops[0][1].numpy(), split.all[0])
 
 
 def test_torchs_generator_is_left_alone():

@@ -25,7 +25,7 @@ from offramp.models.feature_maps import read_answer
 from offramp.models.sources import build
 from offramp.runtime.engines import StagedNetwork, open_engine
 from offramp.specs import FINAL, NetworkChoice, TrainingSpec
-from offramp.training.phases import two_phase
+from offramp.training.phases import Scene, phases_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,7 +101,7 @@ def rounding(network, image):
 
 def phases(network):
     """Phase 1 and phase 2."""
-    return two_phase(network, TrainingSpec(exit_epochs=1), torch.ones(5), pretrained=True)
+    return phases_of(Scene(network, TrainingSpec(exit_epochs=1), torch.ones(5)), pretrained=True)
 
 
 def names_of(network, *, start):
@@ -157,7 +157,7 @@ def taught(network):
     trained = copy.deepcopy(network)
     labels = torch.randint(0, 5, (2, SIZE[1], SIZE[0]), generator=torch.Generator().manual_seed(1))
     phase = phases(trained)[1]
-    phase.prepare()
+    phase.prepare([])
     phase.loss((pictures(2), labels), 0).backward()
     torch.optim.AdamW(phase.groups, lr=0.1).step()
     return trained.eval()
@@ -188,7 +188,7 @@ def test_what_was_trained_is_saved_and_loaded(taught, run, source, tmp_path):
 def test_phase_1_reaches_what_the_answers_were_made_from(network):
     trained = copy.deepcopy(network)
     phase = phases(trained)[0]
-    phase.prepare()
+    phase.prepare([])
     assert all(parameter.requires_grad for parameter in trained.parameters())
     # The network without exits, run by its owner, tells what its own answer is made from.
     read_answer(trained.backbone(normalised(trained, pictures(2)))).tensor.sum().backward()
@@ -212,7 +212,7 @@ def test_phase_1_reaches_what_the_answers_were_made_from(network):
 
 def test_an_exit_reaches_nothing_behind_its_tap(network):
     trained = copy.deepcopy(network)
-    phases(trained)[0].prepare()
+    phases(trained)[0].prepare([])
     below = []
     for early in (trained.spec.exits[0], trained.spec.exits[-1]):
         trained.zero_grad(set_to_none=True)
@@ -330,7 +330,7 @@ def test_one_class_is_refused_and_a_sigmoid_becomes_two():
 def test_a_batch_of_one_trains():
     network = attach_exits(Plain(), 5, (64, 96), exits=1, heads=contract.HEADS)
     for phase in phases(network):
-        phase.prepare()
+        phase.prepare([])
         loss = phase.loss((pictures(1, (96, 64)), torch.zeros(1, 64, 96, dtype=torch.long)), 0)
         loss.backward()
         assert torch.isfinite(loss)

@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import numpy as np
@@ -176,6 +177,15 @@ def test_curves_have_a_line_an_exit_and_name_the_phases(history, width):
     words = [element.text for element in root.iter("text")]
     assert "phase 1" in words
     assert "phase 2" in words
+    assert inside(root)
+
+
+def test_curves_of_training_images_lie_beside(history):
+    epochs = [replace(epoch, train_miou={"final": 0.9} if epoch.miou else {}) for epoch in history.epochs]
+    root = parsed(charts.curves(replace(history, epochs=tuple(epochs)), charts.WIDE))
+    assert [title(line) for line in of_class(root, "line")] == ["final, training images", "a:fcn/c8", "final"]
+    assert len(of_class(root, "train")) == 1
+    assert len(of_class(root, "point")) == 2 * 5  # points are of val alone
     assert inside(root)
 
 

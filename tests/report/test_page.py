@@ -9,8 +9,8 @@ import pytest
 from offramp.artifacts import load_json, load_records
 from offramp.errors import InputError
 from offramp.report import write_report
-from offramp.report.facts import class_iou, exit_miou, latency_p95, replay, scores_of
-from offramp.report.inputs import load_history
+from offramp.report.facts import class_iou, exit_miou, latency_p95, overfitting, replay, scores_of
+from offramp.report.inputs import Epoch, History, load_history
 
 EXITS = ("blocks.1:fcn/c16", "blocks.3:fcn/c32", "final")
 SECTIONS = {
@@ -338,3 +338,39 @@ def test_without_jinja2_the_error_says_what_to_install(artifacts, monkeypatch, t
     monkeypatch.setattr(builtins, "__import__", no_jinja2)
     with pytest.raises(InputError, match=r"pip install 'offramp\[report\]'"):
         write_report(tmp_path / "never.html", profile=artifacts.profile)
+
+
+# -------------------------------------------------------------------------------------------------------------- overfitting
+
+
+def history_of(*rows):
+    """Rows of (phase, epoch, val, train) of one exit; None where it was not measured."""
+    epochs = [
+        Epoch(phase, epoch, 1.0, 0.1, 1.0, {} if val is None else {"final": val}, {} if train is None else {"final": train})
+        for phase, epoch, val, train in rows
+    ]
+    return History(("final",), tuple(epochs))
+
+
+def test_overfitting_is_told():
+    assert overfitting(history_of(("phase 1", 1, None, None))) == ""
+    assert overfitting(history_of(("phase 1", 1, 0.5, None))) == ""
+    well = history_of(("phase 1", 1, 0.5, 0.55), ("phase 1", 2, None, None), ("phase 1", 3, 0.6, 0.7))
+    assert overfitting(well) == "At the end exits are 10.0 to 10.0 points better on training images than on val."
+    badly = history_of(("phase 1", 1, 0.5, 0.55), ("phase 1", 2, 0.62, 0.7), ("phase 1", 3, 0.6, 0.9))
+    assert "final by 2.0 points since epoch 2" in overfitting(badly)
+    # Another phase's figures are another matter; and who falls on both has not learned by heart.
+    assert "fallen" not in overfitting(history_of(("phase 1", 1, 0.9, 0.55), ("phase 2", 1, 0.6, 0.9)))
+    assert "fallen" not in overfitting(history_of(("phase 1", 1, 0.9, 0.95), ("phase 1", 2, 0.6, 0.9)))
+
+
+def test_a_history_that_begins_with_the_final_exit(tmp_path):
+    path = tmp_path / "history.csv"
+    path.write_text(
+        "phase,epoch,loss,learning_rate,seconds,miou:final,train_miou:final,miou:a,train_miou:a\n"
+        "phase 1,1,0.5,0.1,9,0.25,0.5,,\nphase 2,1,0.5,0.1,9,0.25,0.5,0.125,0.75\n",
+        encoding="utf-8",
+    )
+    history = load_history(path)
+    assert history.exits == ("a", "final")
+    assert [epoch.train_miou for epoch in history.epochs] == [{"final": 0.5}, {"a": 0.75, "final": 0.5}]

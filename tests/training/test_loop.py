@@ -1,51 +1,52 @@
-"""The loop: learning rates, history, state, and what happens to a loss that is no number."""
+"""The loop: learning rates, optimisers, batches, and what happens to a loss that is no number."""
 
 import copy
 import itertools
+import math
 
+import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from offramp.data.transforms import Crops
 from offramp.errors import InputError
 from offramp.progress import silent
-from offramp.training.loop import (
-    HISTORY,
-    STATE,
-    Phase,
-    Run,
-    history_csv,
-    learning_rate_scale,
-    load_state,
-    read_history,
-    run_phases,
-    save_state,
-)
+from offramp.training.distributed import World
+from offramp.training.loop import Phase, Recipe, Run, epoch_batches, learning_rate_scale, make_optimiser, run_phases
+from offramp.training.state import load_state, read_history, save_state
 
 
 def small(bias: bool = True) -> torch.nn.Module:
-    return torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1, bias=bias), torch.nn.BatchNorm2d(2))
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 2, 1, bias=bias), torch.nn.BatchNorm2d(2), torch.nn.Dropout(0.5))
 
 
 @pytest.fixture
 def start(tmp_path):
-    def begin(network: torch.nn.Module | None = None, **options) -> Run:
-        defaults = {"seed": 1, "batch_size": 2, "weight_decay": 0.0, "validate_every": 1, "measure": dict, "progress": silent}
+    def begin(network: torch.nn.Module | None = None, folder: str = "", measure=lambda _exits: {}, **options) -> Run:
+        recipe = {"seed": 1, "batch_size": 2, "weight_decay": 0.0}
+        recipe |= {name: options.pop(name) for name in list(options) if name in Recipe.__dataclass_fields__}
         network = small() if network is None else network
-        return Run(folder=tmp_path, network=network, device=torch.device("cpu"), **(defaults | options))
+        (tmp_path / folder).mkdir(exist_ok=True)
+        defaults = {"measure": measure, "save": save_state, "progress": silent}
+        return Run(folder=tmp_path / folder, network=network, recipe=Recipe(**recipe), **(defaults | options))
 
     return begin
 
 
-def phase(run: Run, name: str, epochs: int, *, rate: float = 0.1, loss=None) -> Phase:
+def phase(run: Run, name: str, epochs: int, *, rate: float = 0.1, loss=None, **options) -> Phase:
     return Phase(
         name=name,
         epochs=epochs,
         groups=[{"params": list(run.network.parameters()), "lr": rate}],
-        prepare=run.network.train,
+        prepare=lambda _history: run.network.train(),
         loss=loss or (lambda batch, _step: run.network(batch[0] / 255).pow(2).mean()),
+        **options,
     )
+
+
+@pytest.fixture
+def crops(split):
+    return Crops(split, 48, 32, (0.8, 1.2), 0)
 
 
 # ----------------------------------------------------------------------------------------------------------- learning rate
@@ -67,135 +68,155 @@ def test_learning_rate_of_short_runs(steps):
     assert all(0 < scale <= 1 for scale in scales)
 
 
-def test_rates_are_scaled_group_by_group(start, split):
+def test_cosine_by_hand():
+    scales = [learning_rate_scale(step, 210, "cosine", 10 / 210) for step in range(210)]
+    assert scales[:10] == pytest.approx([(step + 1) / 10 for step in range(10)])
+    assert scales[110] == pytest.approx(0.5)
+    assert scales[60] == pytest.approx((1 + math.sqrt(0.5)) / 2)
+    assert scales[209] == pytest.approx((1 + math.cos(math.pi * 199 / 200)) / 2)
+
+
+def test_rates_are_scaled_group_by_group(start, crops, monkeypatch):
     run = start()
     used = []
-
-    def step(self, *_args, **_kwargs):
-        used.append([group["lr"] for group in self.param_groups])
-
     one, two = list(run.network.parameters())[:2], list(run.network.parameters())[2:]
+    step = torch.optim.AdamW.step
+
+    def note(self, *arguments):
+        used.append([group["lr"] for group in self.param_groups])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", note)
     groups = [{"params": one, "lr": 0.1}, {"params": two, "lr": 0.02}]
-    only = Phase("p", 2, groups, run.network.train, lambda batch, _: run.network(batch[0]).pow(2).mean())
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch.optim.AdamW, "step", step)
-        patch.setattr("offramp.training.loop._optimiser_tensors", lambda _: {})
-        run_phases(run, [only], Crops(split, 48, 32, (1.0, 1.0), 0))
+    only = Phase("p", 2, groups, lambda _: run.network.train(), lambda batch, _: run.network(batch[0]).pow(2).mean())
+    run_phases(run, [only], crops)
     scales = [learning_rate_scale(index, 4) for index in range(4)]
     assert used == [pytest.approx([0.1 * scale, 0.02 * scale]) for scale in scales]
 
 
-# ----------------------------------------------------------------------------------------------------------------- history
+def test_optimisers_step_as_their_formulas_say():
+    for name, expected in (("sgd", 1.0 - 0.1 * (1 + 0.9) * (2.0 + 0.5)), ("adamw", (1.0 - 0.1 * 0.5) - 0.1)):
+        weight = torch.nn.Parameter(torch.tensor([1.0]))
+        optimiser = make_optimiser(Recipe(optimiser=name, weight_decay=0.5), [{"params": [weight], "lr": 0.1}])
+        (2.0 * weight).sum().backward()
+        optimiser.step()
+        assert weight.item() == pytest.approx(expected, rel=1e-5), name
 
 
-def test_history_round_trip(tmp_path):
-    history = [
-        {"phase": "phase 1", "epoch": 1, "loss": 0.5},
-        {"phase": "a, b", "epoch": 2, "loss": 0.25, "miou:x:fcn/c4": 0.125},
-    ]
-    text = history_csv(history)
-    assert text == 'phase,epoch,loss,miou:x:fcn/c4\nphase 1,1,0.5,\n"a, b",2,0.25,0.125\n'
-    (tmp_path / HISTORY).write_text(text, encoding="utf-8")
-    rows = read_history(tmp_path)
-    assert rows == [{key: str(row.get(key, "")) for key in history[1]} for row in history]
+# -------------------------------------------------------------------------------------------------------------- validation
 
 
-def test_validation_keeps_to_its_rhythm(start, split):
-    run = start(measure=lambda: {"miou:final": 0.5}, validate_every=2)
-    run_phases(run, [phase(run, "first", 3), phase(run, "second", 1)], Crops(split, 48, 32, (1.0, 1.0), 0))
-    rows = read_history(run.folder)
-    assert [(row["phase"], row["epoch"], row["miou:final"]) for row in rows] == [
-        ("first", "1", ""),
+def test_validation_keeps_to_its_rhythm(start, crops):
+    asked = []
+    run = start(measure=lambda exits: asked.append(exits) or {"miou:final": 0.5}, validate_every=2)
+    first = phase(run, "first", 5, exits=lambda: ("a", "final"), always_measured=(1,))
+    run_phases(run, [first, phase(run, "second", 1, exits=lambda: ("b",))], crops)
+    assert [(row["phase"], row["epoch"], row["miou:final"]) for row in read_history(run.folder)] == [
+        ("first", "1", "0.5"),  # always measured
         ("first", "2", "0.5"),
-        ("first", "3", "0.5"),  # the last of a phase is always measured
+        ("first", "3", ""),
+        ("first", "4", "0.5"),
+        ("first", "5", "0.5"),  # the last of a phase is always measured
         ("second", "1", "0.5"),
     ]
+    assert asked == [*[("a", "final")] * 4, ("b",)]
 
 
-# ------------------------------------------------------------------------------------------------------------------- state
+def test_an_epoch_is_summed_up_in_a_line(start, crops):
+    lines = []
+    run = start(measure=lambda _: {"miou:x": 0.25, "miou:final": 0.5, "train_miou:final": 0.9}, said=lines.append)
+    run_phases(run, [phase(run, "only", 2)], crops)
+    loss = run.history[0]["loss"]
+    assert lines[0].startswith(f"only 1/2: loss {loss:.4f}; mIoU on val: x 0.250, final 0.500; ")
+    assert " left" in lines[0]
+    assert lines[1].startswith("only 2/2: ")
+    assert " left" not in lines[1]
+    assert all(row["memory_mb"] > 50 for row in run.history)
 
 
-def test_state_round_trip(start, split):
-    run = start()
-    run_phases(run, [phase(run, "first", 2)], Crops(split, 48, 32, (1.0, 1.0), 0))
-    run.phase, run.epoch, run.optimiser = 3, 4, {"0/step": torch.tensor(7.0), "0/exp_avg": torch.randn(2, 3, 1, 1)}
-    save_state(run)
-    again = start(small())
-    load_state(again)
-    assert (again.phase, again.epoch, again.history) == (3, 4, run.history)
-    assert again.optimiser.keys() == run.optimiser.keys()
-    assert all(torch.equal(tensor, run.optimiser[name]) for name, tensor in again.optimiser.items())
-    weights = run.network.state_dict()
-    assert all(torch.equal(tensor, weights[name]) for name, tensor in again.network.state_dict().items())
-    assert len(again.history) == 2
-    assert not list(run.folder.glob(".*"))  # nothing temporary remains
+# --------------------------------------------------------------------------------------------------------------- going on
 
 
-def test_the_optimiser_goes_on_where_it_was(start, split):
-    """Two epochs at once, and one, a new process's worth of objects, and one: the same weights."""
-    crops = Crops(split, 48, 32, (0.8, 1.2), 0)
-    begun = small()
-    whole = start(copy.deepcopy(begun))
+class KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+@pytest.mark.parametrize("save_every", [600.0, 0.0])
+def test_a_run_goes_on_where_it_was_saved(start, crops, monkeypatch, optimiser, save_every):
+    """Two epochs at once; or killed in the second, a new process's worth of objects, and the rest: the same weights."""
+    monkeypatch.setattr("offramp.training.loop.SAVE_EVERY_S", save_every)
+    begun, options = small(), {"optimiser": optimiser, "averaging": 0.9, "batch_size": 1}
+    whole = start(copy.deepcopy(begun), "whole", **options)
     run_phases(whole, [phase(whole, "only", 2)], crops)
 
-    class KilledError(Exception):
-        pass
-
     def die(_text, done, _total):
-        if done == 3:  # two steps an epoch: the first of the second
+        if done == 7:  # four steps an epoch: the third of the second
             raise KilledError
 
-    first = start(copy.deepcopy(begun), progress=die)
+    first = start(copy.deepcopy(begun), "killed", progress=die, **options)
     with pytest.raises(KilledError):
         run_phases(first, [phase(first, "only", 2)], crops)
-    second = start(small())
+    second = start(small(), "killed", **options)
     load_state(second)
-    assert (second.phase, second.epoch) == (0, 1)
-    assert second.optimiser["0/step"].item() == 2
+    assert (second.phase, second.epoch, second.step) == (0, 1, 2 if save_every == 0 else 0)
+    torch.rand(3)  # what a process did before must not matter
     run_phases(second, [phase(second, "only", 2)], crops)
     weights = whole.network.state_dict()
     assert [name for name, tensor in second.network.state_dict().items() if not torch.equal(tensor, weights[name])] == []
     assert [row["loss"] for row in second.history] == [row["loss"] for row in whole.history]
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-20], lambda _: b"", lambda data: b"\xff" * 8 + data[8:]])
-def test_a_damaged_state_is_refused(start, damage):
-    run = start()
-    save_state(run)
-    (run.folder / STATE).write_bytes(damage((run.folder / STATE).read_bytes()))
-    with pytest.raises(InputError, match=rf"cannot go on from .*{STATE}: .*start again without --resume"):
-        load_state(run)
+def test_the_average_is_measured_and_kept(start, crops):
+    measured = []
+    run = start(averaging=0.9, measure=lambda _: measured.append(run.network[0].weight.detach().clone()) or {})
+    trained = []
+
+    def loss(batch, _step):
+        trained.append(run.network[0].weight.detach().clone())
+        return run.network(batch[0] / 255).pow(2).mean()
+
+    run_phases(run, [phase(run, "only", 2, loss=loss)], crops)
+    assert torch.equal(run.network[0].weight, measured[-1])
+    assert not any(torch.equal(measured[0], weight) for weight in trained)  # training went on from its own weights
 
 
-def test_a_state_of_another_kind_is_refused(start):
-    run = start()
-    save_file({"a": torch.zeros(1)}, run.folder / STATE)
-    with pytest.raises(InputError, match=r"cannot go on from"):
-        load_state(run)
-    save_state(start(small(bias=False)))
-    with pytest.raises(InputError, match=r"cannot go on from"):
-        load_state(run)
-    (run.folder / STATE).unlink()
-    with pytest.raises(InputError, match=r"cannot go on from"):
-        load_state(run)
+def test_what_a_phase_ends_with_is_what_the_next_begins_with(start, crops):
+    seen = []
+
+    def ended(run):
+        with torch.no_grad():
+            run.network[0].bias.fill_(7.0)
+
+    def loss(batch, _step):
+        seen.append(run.network[0].bias.detach().clone())
+        return run.network(batch[0] / 255).pow(2).mean()
+
+    run = start(ended=ended)
+    run_phases(run, [phase(run, "one", 1), phase(run, "none", 0), phase(run, "two", 1, rate=0.0, loss=loss)], crops)
+    assert all(torch.equal(bias, torch.full((2,), 7.0)) for bias in seen)
+    assert [row["phase"] for row in run.history] == ["one", "two"]
 
 
 # -------------------------------------------------------------------------------------------------------------------- loss
 
 
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(start, split, broken):
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(start, crops, broken):
     run = start()
 
     def loss(batch, step):
         return run.network(batch[0] / 255).pow(2).mean() * (broken if step == 3 else 1.0)
 
     with pytest.raises(InputError, match=rf"the loss became {broken} in first, epoch 2; begin again in another --out"):
-        run_phases(run, [phase(run, "first", 3, loss=loss)], Crops(split, 48, 32, (1.0, 1.0), 0))
+        run_phases(run, [phase(run, "first", 3, loss=loss)], crops)
     again = start(small())
     load_state(again)
     assert again.epoch == 1
     assert all(torch.isfinite(tensor.float()).all() for tensor in again.network.state_dict().values())
+
+
+# ----------------------------------------------------------------------------------------------------------------- batches
 
 
 def test_batches_are_all_images_once_an_epoch_in_another_order(start, split):
@@ -214,6 +235,30 @@ def test_batches_are_all_images_once_an_epoch_in_another_order(start, split):
     assert len({tuple(epoch) for epoch in epochs}) > 1
 
 
+def test_epochs_and_phases_have_orders_of_their_own():
+    batches = {(phase, epoch): epoch_batches(40, 8, 0, phase, epoch) for phase in range(2) for epoch in range(3)}
+    assert all([len(batch) for batch in found] == [8] * 5 for found in batches.values())
+    assert all(sorted(itertools.chain(*found)) == list(range(40)) for found in batches.values())
+    assert len({str(found) for found in batches.values()}) == 6
+    assert epoch_batches(40, 8, 0, 1, 2) == batches[1, 2]
+    assert [len(batch) for batch in epoch_batches(43, 8, 0, 0, 0)] == [8] * 5  # the last, smaller one is left out
+
+
+def test_processes_share_a_batch():
+    batch = epoch_batches(40, 8, 0, 0, 0)[0]
+    shares = [World(rank, 2).share(batch) for rank in range(2)]
+    assert sorted(shares[0] + shares[1]) == sorted(batch)
+    assert [len(share) for share in shares] == [4, 4]
+
+
+def test_what_cannot_be_shared_is_refused(start, crops):
+    run = start(batch_size=3, world=World(0, 2))
+    with pytest.raises(InputError, match="a batch of 3 cannot be shared evenly among 2 processes"):
+        run_phases(run, [phase(run, "p", 1)], crops)
+    with pytest.raises(InputError, match="1 training images cannot be shared among 2 processes"):
+        epoch_batches(1, 4, 0, 0, 0, 2)
+
+
 def test_fewer_images_than_a_batch_still_train(start, split):
     run = start(batch_size=8)
     sizes = []
@@ -224,3 +269,20 @@ def test_fewer_images_than_a_batch_still_train(start, split):
 
     run_phases(run, [phase(run, "p", 2, loss=loss)], Crops(split, 48, 32, (1.0, 1.0), 0))
     assert sizes == [4, 4]
+    assert [len(batch) for batch in epoch_batches(7, 8, 0, 0, 0, 2)] == [6]
+
+
+def test_every_step_draws_anew(start, crops):
+    """Dropout: other values at each step, the same in a run that is begun again."""
+    drawn = []
+
+    def loss(batch, _step):
+        drawn.append(torch.rand(2).tolist())
+        return run.network(batch[0] / 255).pow(2).mean()
+
+    for folder in ("a", "b"):
+        torch.manual_seed(len(folder) + len(drawn))
+        run = start(folder=folder)
+        run_phases(run, [phase(run, "p", 2, loss=loss)], crops)
+    assert drawn[:4] == drawn[4:]
+    assert len(np.unique(np.array(drawn[:4]))) == 8

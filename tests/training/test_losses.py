@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from offramp.metrics import VOID
-from offramp.training.losses import STRIDE, class_weights, compared, cross_entropy, positive_filtering
+from offramp.training.losses import class_weights, compared, cross_entropy, lesson, thinned
 
 WEIGHTS = torch.tensor([0.5, 1.0, 3.0])
 
@@ -39,18 +39,22 @@ def slow_cross_entropy(scores, labels, weights) -> float:
     return total / weight
 
 
-def slow_positive_filtering(scores, teacher, labels, weights, a) -> float:
-    truth = weight = divergence = known = 0.0
+def slow_lesson(scores, teacher, labels, weights, a, heat=1.0, distillation="positive", filtered="labels") -> float:
+    truth = weight = divergence = taught_by_teacher = 0.0
     for row, taught, label in zip(pixels_of(scores), pixels_of(teacher), pixels_of(labels), strict=True):
         if label == VOID:
             continue
-        mine, theirs = log_softmax(row), log_softmax(taught)
-        divergence += sum(np.exp(theirs) * (theirs - mine))
-        known += 1
-        if taught.argmax() == label:
-            truth -= weights[label].item() * mine[label]
+        right = taught.argmax() == label
+        if distillation != "positive" or filtered == "teacher" or right:
+            truth -= weights[label].item() * log_softmax(row)[label]
             weight += weights[label].item()
-    return a * truth / weight + (1 - a) * divergence / known
+        if distillation == "plain" or (distillation == "positive" and (filtered == "labels" or right)):
+            mine, theirs = log_softmax(row / heat), log_softmax(taught / heat)
+            divergence += sum(np.exp(theirs) * (theirs - mine))
+            taught_by_teacher += 1
+    if distillation == "none":
+        return truth / weight
+    return a * truth / weight + (1 - a) * heat**2 * divergence / taught_by_teacher
 
 
 def test_cross_entropy_by_hand():
@@ -71,11 +75,11 @@ def test_void_pixels_get_no_gradient(case):
     scores, teacher, labels = case
     for loss in (
         lambda s: cross_entropy(s, labels, WEIGHTS.double()),
-        lambda s: positive_filtering(s, teacher, labels, WEIGHTS.double(), 0.5),
+        lambda s: lesson(labels, WEIGHTS.double(), teacher).loss(s),
     ):
         leaf = scores.clone().requires_grad_()
         loss(leaf).backward()
-        moved = leaf.grad.abs().sum(dim=1) > 0
+        moved = leaf.grad.abs().sum(dim=1) > 1e-12
         assert torch.equal(moved, labels != VOID)
 
 
@@ -84,22 +88,58 @@ def test_an_all_void_batch_teaches_nothing(case, a):
     scores, teacher, labels = case
     scores = scores.float().requires_grad_()
     void = torch.full_like(labels, VOID)
-    loss = cross_entropy(scores, void, WEIGHTS) if a is None else positive_filtering(scores, teacher.float(), void, WEIGHTS, a)
+    if a is None:
+        loss = cross_entropy(scores, void, WEIGHTS, hard_share=0.5)
+    else:
+        loss = lesson(void, WEIGHTS, teacher.float(), truth_weight=a).loss(scores)
     loss.backward()
     assert loss.item() == 0
     assert torch.equal(scores.grad, torch.zeros_like(scores))
 
 
-@pytest.mark.parametrize("a", [0.0, 0.5, 1.0])
-def test_positive_filtering_against_loops(case, a):
+# ------------------------------------------------------------------------------------------------------------ hard pixels
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4, 0.9])
+def test_the_hardest_pixels_alone_count(case, share):
+    scores, _, labels = case
+    rows, truths = pixels_of(scores), pixels_of(labels)
+    known = [
+        (-log_softmax(row)[label], WEIGHTS[label].item()) for row, label in zip(rows, truths, strict=True) if label != VOID
+    ]
+    hardest = sorted(known, reverse=True)[: round(share * len(known))]
+    expected = sum(surprise * weight for surprise, weight in hardest) / sum(weight for _, weight in hardest)
+    result = cross_entropy(scores, labels, WEIGHTS.double(), hard_share=share)
+    assert result.item() == pytest.approx(expected, rel=1e-9)
+
+
+# --------------------------------------------------------------------------------------------------------------- lessons
+
+
+@pytest.mark.parametrize("heat", [1.0, 3.0])
+@pytest.mark.parametrize(
+    ("distillation", "filtered"),
+    [("positive", "labels"), ("positive", "teacher"), ("positive", "both"), ("plain", "labels"), ("none", "labels")],
+)
+@pytest.mark.parametrize("a", [0.0, 0.3, 1.0])
+def test_lessons_against_loops(case, a, distillation, filtered, heat):
     scores, teacher, labels = case
     right = (teacher.argmax(dim=1) == labels).sum()
     assert 0 < right < (labels != VOID).sum()
-    result = positive_filtering(scores, teacher, labels, WEIGHTS.double(), a)
-    assert result.item() == pytest.approx(slow_positive_filtering(scores, teacher, labels, WEIGHTS, a), rel=1e-9)
+    taught = lesson(
+        labels,
+        WEIGHTS.double(),
+        teacher,
+        distillation=distillation,
+        filtered=filtered,
+        truth_weight=a,
+        temperature=heat,
+    )
+    expected = slow_lesson(scores, teacher, labels, WEIGHTS, a, heat, distillation, filtered)
+    assert taught.loss(scores).item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_positive_filtering_by_hand():
+def test_a_lesson_by_hand():
     # Two pixels of class 0; the teacher is right on the first only.
     teacher = torch.log(torch.tensor([[0.8, 0.3], [0.1, 0.6], [0.1, 0.1]])).reshape(1, 3, 1, 2)
     scores = torch.log(torch.tensor([[0.5, 0.25], [0.3, 0.25], [0.2, 0.5]])).reshape(1, 3, 1, 2)
@@ -107,13 +147,41 @@ def test_positive_filtering_by_hand():
     from_labels = -math.log(0.5)
     first = 0.8 * math.log(0.8 / 0.5) + 0.1 * math.log(0.1 / 0.3) + 0.1 * math.log(0.1 / 0.2)
     second = 0.3 * math.log(0.3 / 0.25) + 0.6 * math.log(0.6 / 0.25) + 0.1 * math.log(0.1 / 0.5)
-    result = positive_filtering(scores, teacher, labels, WEIGHTS, 0.25)
+    result = lesson(labels, WEIGHTS, teacher, truth_weight=0.25).loss(scores)
     assert result.item() == pytest.approx(0.25 * from_labels + 0.75 * (first + second) / 2, rel=1e-5)
 
 
 def test_a_student_that_equals_its_teacher_learns_nothing_from_it(case):
     _, teacher, labels = case
-    assert positive_filtering(teacher, teacher, labels, WEIGHTS.double(), 0.0).item() == pytest.approx(0, abs=1e-12)
+    leaf = teacher.clone().requires_grad_()
+    loss = lesson(labels, WEIGHTS.double(), teacher, truth_weight=0.0).loss(leaf)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-12)
+    assert leaf.grad.abs().max() < 1e-12
+
+
+def test_parts_of_a_batch_average_to_the_whole(case):
+    """What several processes do: each its images, the normalisers averaged over them."""
+    scores, teacher, labels = case
+    weights = WEIGHTS.double()
+
+    def losses(part, mean):
+        taught = lesson(labels[part], weights, teacher[part], mean=mean)
+        return [
+            cross_entropy(scores[part], labels[part], weights, mean=mean).item(),
+            taught.loss(scores[part]).item(),
+        ]
+
+    asked = [[], []]
+    for place in range(2):
+        losses(slice(place, place + 1), lambda value, place=place: asked[place].append(value) or value)
+    means = [(one + two) / 2 for one, two in zip(*asked, strict=True)]
+    parts = []
+    for place in range(2):
+        left = iter(means)
+        parts.append(losses(slice(place, place + 1), lambda _value, left=left: next(left)))
+    whole = losses(slice(0, 2), lambda value: value)
+    assert np.mean(parts, axis=0) == pytest.approx(whole, rel=1e-9)
 
 
 # ---------------------------------------------------------------------------------------------------------------- compared
@@ -121,21 +189,22 @@ def test_a_student_that_equals_its_teacher_learns_nothing_from_it(case):
 
 def test_labels_are_thinned_not_blended():
     labels = torch.arange(6 * 8).reshape(1, 6, 8)
-    _, thin = compared(torch.zeros(1, 2, 3, 4), labels)
-    assert STRIDE == 2
-    assert thin.tolist() == [[[9, 11, 13, 15], [25, 27, 29, 31], [41, 43, 45, 47]]]
+    assert thinned(labels, 2).tolist() == [[[9, 11, 13, 15], [25, 27, 29, 31], [41, 43, 45, 47]]]
+    assert thinned(labels, 4).tolist() == [[[18, 22]]]
 
 
 @pytest.mark.parametrize("size", [(64, 96), (56, 80), (90, 320), (65, 81), (48, 83)])
 @pytest.mark.parametrize("stride", [4, 8, 16])
-def test_scores_lie_over_their_labels(size, stride):
+@pytest.mark.parametrize("thinning", [2, 4])
+def test_scores_lie_over_their_labels(size, stride, thinning):
     # Each cell holds the place of its centre; compared with the place of the labels' pixels, half a pixel may remain.
     rows, columns = (-(-side // stride) for side in size)
     centres = [stride * (torch.arange(n) + 0.5) for n in (rows, columns)]
     scores = torch.stack(torch.meshgrid(*centres, indexing="ij"))[None]
     places = torch.stack(torch.meshgrid(torch.arange(size[0]), torch.arange(size[1]), indexing="ij")) + 0.5
     for axis in range(2):
-        near, thin = compared(scores, places[axis][None])
+        thin = thinned(places[axis][None], thinning)
+        near = compared(scores, size[0], thinning, tuple(thin.shape[1:]))
         assert near.shape[2:] == thin.shape[1:]
         inside = (thin[0] > stride / 2) & (thin[0] < centres[axis][-1])
         assert (near[0, axis] - thin[0])[inside].abs().max() <= 0.5

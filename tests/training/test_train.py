@@ -14,11 +14,10 @@ from safetensors.torch import load_file
 
 from offramp.data.synthetic import draw_dataset
 from offramp.errors import InputError
-from offramp.metrics import iou
 from offramp.models.checkpoint import WEIGHTS, load_network, load_network_file
 from offramp.specs import FINAL, TrainingSpec
-from offramp.training.loop import STATE, read_history
-from offramp.training.train import RUN, RunFile, train, validator
+from offramp.training.state import BEST, STATE, read_history
+from offramp.training.train import HALVING, RUN, RunFile, train
 
 QUICK = TrainingSpec(epochs=1, exit_epochs=0, crop=(48, 32), batch_size=4, seed=11)
 
@@ -34,7 +33,7 @@ from offramp.training.train import train
 
 data, run, resume, killed_at, fresh = sys.argv[1:]
 # 8 images in batches of 4: two steps an epoch.
-spec = TrainingSpec(epochs=3, exit_epochs=2, crop=(64, 48), batch_size=4, seed=11)
+spec = TrainingSpec(epochs=3, exit_epochs=2, crop=(64, 48), batch_size=4, seed=11, averaging=0.9, keep="best", halving=1)
 
 
 def progress(text, done, total):
@@ -42,7 +41,7 @@ def progress(text, done, total):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-options = dict(network="test_efficientnet", exits=2, training=spec)
+options = dict(network="test_efficientnet", exits=2, heads=("fcn", "lraspp"), training=spec)
 train(Path(data), Path(run), **options, resume=resume == "resume", progress=progress)
 if fresh:
     torch.rand(5)  # what a process did before must not matter
@@ -80,7 +79,9 @@ def test_a_killed_run_ends_bit_for_bit_as_if_never_killed(scenes, tmp_path):
     resumed, uninterrupted = load_file(run / WEIGHTS), load_file(fresh / WEIGHTS)
     assert resumed.keys() == uninterrupted.keys()
     assert [name for name in resumed if not torch.equal(resumed[name], uninterrupted[name])] == []
-    untimed = [[{**row, "seconds": ""} for row in read_history(folder)] for folder in (run, fresh)]
+    own = {"seconds": "", "memory_mb": ""}  # of the process, not of what it computes
+    untimed = [[{**row, **own} for row in read_history(folder)] for folder in (run, fresh)]
+    assert (run / HALVING).read_text(encoding="utf-8") == (fresh / HALVING).read_text(encoding="utf-8")
     assert untimed[0] == untimed[1]
     assert len(untimed[0]) == 5
 
@@ -90,13 +91,15 @@ def test_the_history_has_a_column_for_every_figure(trained_run):
     assert len(exits) == 3
     with (trained_run / "history.csv").open(encoding="utf-8", newline="") as file:
         header, *rows = list(csv.reader(file))
-    assert header == ["phase", "epoch", "loss", "learning_rate", "seconds", *(f"miou:{name}" for name in exits)]
+    figures = [f"{split}:{name}" for split in ("miou", "train_miou") for name in exits]
+    assert header == ["phase", "epoch", "loss", "learning_rate", "seconds", "memory_mb", *figures]
     assert [row[:2] for row in rows] == [["phase 1", "1"], ["phase 1", "2"], ["phase 2", "1"]]
     for row in rows:
-        loss, rate, seconds, *mious = map(float, row[2:])
+        loss, rate, seconds, memory, *mious = map(float, row[2:])
         assert loss > 0
         assert 0 < rate <= 1e-3
         assert seconds >= 0
+        assert memory > 50
         assert all(0 <= value <= 1 for value in mious)
 
 
@@ -128,26 +131,127 @@ def test_objects_are_the_classes_below_an_even_share(trained_run, scenes):
     assert load_network_file(trained_run).object_classes == expected
 
 
-def test_validation_measures_whole_images_at_full_resolution(trained_run, scenes):
-    from offramp.data.folder import open_split
+# ------------------------------------------------------------------------------------------------------- schemes and starts
 
-    split = open_split(scenes, "val")
-    network, described = load_network(trained_run)
-    measured = validator(network, split, torch.device("cpu"))()
-    classes = len(described.classes)
-    for name in described.network.exit_names:
-        table = np.zeros((classes, classes), np.int64)
-        for i in range(len(split)):
-            image, labels = split.pair(i)
-            with torch.no_grad():
-                scores = network(torch.from_numpy(image).permute(2, 0, 1)[None].float(), [name])[name]
-                full = torch.nn.functional.interpolate(scores, size=labels.shape, mode="bilinear")  # 96x64: whole strides
-            for answer, truth in zip(full.argmax(dim=1).numpy().ravel(), labels.ravel(), strict=True):
-                if truth < classes:
-                    table[truth, answer] += 1
-        expected = np.nanmean(iou(np.diag(table), table.sum(axis=0), table.sum(axis=1)))
-        assert measured[f"miou:{name}"] == pytest.approx(expected, abs=1e-5)
-    assert {float(row[f"miou:{FINAL}"]) for row in read_history(trained_run)[1:]} == {measured[f"miou:{FINAL}"]}
+
+def begin(scenes, run, **changes):
+    """One epoch, or two, on the tiny network."""
+    options = {key: changes.pop(key) for key in ("start", "exits", "heads", "taps", "final_head") if key in changes}
+    train(scenes, run, network="test_efficientnet", training=QUICK.model_copy(update=changes), **({"exits": 2} | options))
+    return load_network(run)[0]
+
+
+def test_final_only_has_no_early_exits(scenes, tmp_path):
+    network = begin(scenes, tmp_path / "run", scheme="final-only", epochs=1, exit_epochs=1)
+    assert network.spec.exit_names == (FINAL,)
+    assert [row["phase"] for row in read_history(tmp_path / "run")] == ["phase 1"]
+
+
+def test_a_run_begins_with_another(scenes, tmp_path):
+    first = begin(scenes, tmp_path / "first", scheme="final-only").state_dict()
+    network = begin(scenes, tmp_path / "second", start=tmp_path / "first", epochs=0, exit_epochs=1, heads=("fcn", "skip"))
+    second = network.state_dict()
+    assert len(network.spec.exits) == 4
+    assert all(torch.equal(second[name], tensor) for name, tensor in first.items())  # bit for bit, phase 2 alone
+    asked = RunFile.model_validate_json((tmp_path / "second" / RUN).read_text(encoding="utf-8"))
+    assert asked.start_sha256 is not None
+    assert asked.pretrained
+    # Exits that both have begin with their heads, wherever they stand; training that does nothing shows it.
+    third = begin(
+        scenes,
+        tmp_path / "third",
+        start=tmp_path / "second",
+        epochs=0,
+        exit_epochs=1,
+        learning_rate=1e-30,
+        heads=("skip", "fcn"),
+    )
+    heads = dict(zip((early.name for early in network.spec.exits), network.early_heads, strict=True))
+    for early, head in zip(third.spec.exits, third.early_heads, strict=True):
+        theirs = dict(heads[early.name].named_parameters())
+        assert all(torch.equal(weight, theirs[name]) for name, weight in head.named_parameters())
+
+
+def test_a_run_cannot_begin_with_another_network(scenes, finished, tmp_path):
+    for options, message in (
+        ({"final_head": "deeplab"}, "its final head is fcn/c256, not deeplab"),
+        ({"start": tmp_path / "nothing"}, "not a run"),
+    ):
+        with pytest.raises(InputError, match=message):
+            begin(scenes, tmp_path / "new", **({"start": finished} | options))
+    (finished / WEIGHTS).rename(finished / "elsewhere")
+    with pytest.raises(InputError, match=r"is not finished: it has no weights.safetensors"):
+        begin(scenes, tmp_path / "new", start=finished)
+    assert not (tmp_path / "new").exists()
+
+
+def test_of_dropped_heads_nothing_stays(scenes, tmp_path):
+    run = tmp_path / "run"
+    heads = ("fcn", "fcn/r4", "lraspp")
+    network = begin(scenes, run, epochs=0, exit_epochs=3, start=first_run(scenes, tmp_path), halving=1, heads=heads)
+    with (run / HALVING).open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["epoch"] for row in rows] == ["1"] * 6
+    stay = [row["exit"] for row in rows if row["stays"] == "yes"]
+    assert len(stay) == 4
+    assert network.spec.exit_names == (*stay, FINAL)
+    measured = [row for row in read_history(run) if row["phase"] == "phase 2"]
+    assert {name for name in measured[2] if name.startswith("miou:") and measured[2][name]} == {
+        f"miou:{n}" for n in (*stay, FINAL)
+    }
+    assert network(torch.zeros(1, 3, 64, 96)).keys() == {*stay, FINAL}
+
+
+def first_run(scenes, tmp_path):
+    begin(scenes, tmp_path / "first", scheme="final-only")
+    return tmp_path / "first"
+
+
+def test_the_best_weights_are_kept_if_asked(scenes, tmp_path, monkeypatch):
+    figures = iter([0.5, 0.9, 0.1])
+    states = []
+
+    def measure(network, *_, **__):
+        def figure(_exits):
+            states.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+            return {f"miou:{FINAL}": next(figures)}
+
+        return figure
+
+    monkeypatch.setattr("offramp.training.train.validator", measure)
+    network = begin(scenes, tmp_path / "run", epochs=3, keep="best")
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in network.state_dict().items())
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in load_file(tmp_path / "run" / BEST).items())
+
+
+def test_lines_sum_up_epochs(scenes, tmp_path):
+    lines = []
+    spec = QUICK.model_copy(update={"exit_epochs": 1})
+    train(scenes, tmp_path / "run", network="test_efficientnet", exits=1, training=spec, said=lines.append)
+    assert [line.split(":")[0] for line in lines] == ["phase 1 1/1", "phase 2 1/1"]
+    assert all(f"{FINAL} 0." in line for line in lines)
+
+
+def test_every_option_reaches_the_training(scenes, tmp_path):
+    """Each at another value than its default changes the weights."""
+    changes = {
+        "optimiser": "sgd",
+        "schedule": "cosine",
+        "warm_up": 0.9,
+        "averaging": 0.9,
+        "jitter": 0.0,
+        "flip": False,
+        "zoom": (1.0, 1.0),
+        "class_weights": False,
+        "hard_share": 0.3,
+        "weight_decay": 0.4,
+        "precision": "bfloat16",
+    }
+    seen = []
+    for name, value in {"seed": 11, **changes}.items():
+        network = begin(scenes, tmp_path / name, exits=1, train_images=0, epochs=2, validate_every=2, **{name: value})
+        seen.append(network.state_dict()["final_head.classify.weight"])
+    assert not any(torch.equal(one, other) for place, one in enumerate(seen) for other in seen[:place])
 
 
 # ----------------------------------------------------------------------------------------------------------------- refused
@@ -166,7 +270,7 @@ def finished(trained_run, tmp_path):
 
 
 def contents(folder):
-    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.iterdir()}
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in folder.rglob("*") if path.is_file()}
 
 
 def test_other_data_is_refused(finished, other_scenes):
@@ -259,23 +363,22 @@ def test_a_crop_that_is_no_multiple_of_the_stride_trains(scenes, tmp_path):
     assert network(torch.zeros(1, 3, 41, 90))[FINAL].shape[2:] == (3, 6)
 
 
-def test_weights_must_be_given_again_before_the_first_epoch_ended(scenes, tmp_path):
+def test_a_run_killed_in_its_first_epoch_needs_no_weights_again(scenes, tmp_path):
     from safetensors.torch import save_file
 
     from offramp.models.sources import build
 
-    for name in ("first", "second"):
-        save_file(build("test_resnet", 2).network.state_dict(), tmp_path / f"{name}.safetensors")
-    run = tmp_path / "run"
+    weights = tmp_path / "weights.safetensors"
+    save_file(build("test_resnet", 2).network.state_dict(), weights)
     options = {"network": "test_resnet", "exits": 1, "training": QUICK}
 
     def die(*_):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(scenes, run, weights=tmp_path / "first.safetensors", progress=die, **options)
-    for weights in (None, tmp_path / "second.safetensors"):
-        with pytest.raises(InputError, match=r"stopped before its first epoch ended; give the same --weights again"):
-            train(scenes, run, weights=weights, resume=True)
-    train(scenes, run, weights=tmp_path / "first.safetensors", resume=True)
-    assert (run / WEIGHTS).exists()
+        train(scenes, tmp_path / "run", weights=weights, progress=die, **options)
+    train(scenes, tmp_path / "whole", weights=weights, **options)
+    weights.unlink()
+    train(scenes, tmp_path / "run", resume=True)
+    resumed, whole = (load_file(tmp_path / name / WEIGHTS) for name in ("run", "whole"))
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in resumed.items())

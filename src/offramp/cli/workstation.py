@@ -11,7 +11,20 @@ import typer
 
 from offramp.cli.options import Json, checked, need, show
 from offramp.console import print_table, showing_progress
-from offramp.specs import NetworkChoice, TrainingSpec, parse_size
+from offramp.errors import InputError
+from offramp.specs import (
+    Distillation,
+    EarlyExit,
+    Filtered,
+    Keep,
+    NetworkChoice,
+    OptimiserName,
+    Schedule,
+    Scheme,
+    TrainingPrecision,
+    TrainingSpec,
+    parse_size,
+)
 
 if TYPE_CHECKING:
     from offramp.models.survey import SurveyedPoint
@@ -149,20 +162,56 @@ def train(
     weights: Annotated[
         Path | None, typer.Option(help="A .safetensors file: of ImageNet for a backbone, else the whole network's.")
     ] = None,
+    start: Annotated[
+        Path | None, typer.Option("--from", metavar="RUN", help="A finished run whose network and heads it begins with.")
+    ] = None,
     output_stride: OutputStride = None,
     exits: Exits = 6,
     heads: Heads = "fcn",
     taps: Taps = None,
     final_head: FinalHead = None,
+    scheme: Annotated[
+        Scheme,
+        typer.Option(help="two-phase; or joint: all losses at once; frozen: the final exit, then the heads; final-only."),
+    ] = "two-phase",
     epochs: Annotated[int, typer.Option(help="Epochs of phase 1; 0 leaves a trained network as it is.")] = 60,
     exit_epochs: Annotated[
         int | None, typer.Option(help="Epochs of phase 2; a fifth of phase 1's by default, 12 without phase 1.")
     ] = None,
+    early_exit: Annotated[EarlyExit, typer.Option(help="How phase 1 picks the early exit of an iteration.")] = "rotation",
+    distillation: Annotated[
+        Distillation,
+        typer.Option(help="Phase 2: the final exit teaches where it is right (positive), everywhere (plain), or not (none)."),
+    ] = "positive",
+    filtered: Annotated[Filtered, typer.Option(help="The term of positive that is filtered.")] = "labels",
+    truth_weight: Annotated[float, typer.Option(help="Share of the labels' loss against the teacher's.")] = 0.5,
+    temperature: Annotated[float, typer.Option(help="Of the distillation.")] = 1.0,
+    halving: Annotated[int, typer.Option(help="How often phase 2 drops the worse half of every tap's heads.")] = 0,
     crop: Annotated[str, typer.Option(help="Size of the training crops.", metavar="WxH")] = "320x320",
-    batch_size: Annotated[int, typer.Option(help="Crops in a batch.")] = 8,
-    learning_rate: Annotated[float, typer.Option(help="Of the heads; a pretrained backbone takes half.")] = 1e-3,
+    batch_size: Annotated[int, typer.Option(help="Crops in a batch, of all processes together.")] = 8,
+    zoom: Annotated[str, typer.Option(help="Range of the random scale.", metavar="FROM,TO")] = "0.7,1.8",
+    flip: Annotated[bool, typer.Option(help="Mirror half of the crops.")] = True,
+    jitter: Annotated[float, typer.Option(help="Strength of random changes of colour.")] = 0.4,
+    class_weights: Annotated[bool, typer.Option(help="Let rare classes weigh more.")] = True,
+    hard_share: Annotated[float, typer.Option(help="Share of the pixels, the hardest, that phase 1 learns from.")] = 1.0,
+    optimiser: Annotated[OptimiserName, typer.Option(help="What takes the steps.")] = "adamw",
+    learning_rate: Annotated[float, typer.Option(help="Of the heads; see --backbone-rate.")] = 1e-3,
+    backbone_rate: Annotated[
+        float, typer.Option(help="A pretrained backbone's learning rate, as a share of the heads'.")
+    ] = 0.5,
+    weight_decay: Annotated[float, typer.Option(help="Of all weights.")] = 1e-2,
+    schedule: Annotated[Schedule, typer.Option(help="How the learning rate falls.")] = "poly",
+    warm_up: Annotated[float, typer.Option(help="Share of a phase in which the learning rate rises.")] = 0.03,
+    averaging: Annotated[float, typer.Option(help="Decay of the weights' moving average, for example 0.998; 0: none.")] = 0.0,
     seed: Annotated[int, typer.Option(help="Of everything that is drawn at random.")] = 0,
     validate_every: Annotated[int, typer.Option(help="Measure mIoU on val every so many epochs.")] = 1,
+    train_images: Annotated[int, typer.Option(help="How many training images to measure beside val.")] = 40,
+    keep: Annotated[Keep, typer.Option(help="A phase ends with its last weights, or those best on val.")] = "last",
+    precision: Annotated[TrainingPrecision, typer.Option(help="Of the forward pass; auto: bfloat16 on CUDA.")] = "auto",
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the network by torch.compile.")] = False,
+    sync_batch_norm: Annotated[
+        bool, typer.Option("--sync-batch-norm", help="Batch-norm over the images of all of torchrun's processes.")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in RUN, with the options it was begun with.")
     ] = False,
@@ -171,20 +220,46 @@ def train(
     """Train a network with early exits: phase 1 end to end, phase 2 the exits alone.
 
     Example: offramp train scenes --out run --network mobilenetv2_050 --exits 3 --epochs 40 --crop 192x128
+
+    On several GPUs or machines: torchrun --nproc-per-node 2 -m offramp train scenes --out run --batch-size 16
     """
     choice = _choice(network, output_stride, exits, heads, taps, final_head)
     spec = checked(
         TrainingSpec,
+        scheme=scheme,
         epochs=epochs,
         exit_epochs=(-(-epochs // 5) or 12) if exit_epochs is None else exit_epochs,
+        early_exit=early_exit,
+        distillation=distillation,
+        filtered=filtered,
+        truth_weight=truth_weight,
+        temperature=temperature,
+        halving=halving,
         crop=parse_size(crop),
         batch_size=batch_size,
+        zoom=_range(zoom),
+        flip=flip,
+        jitter=jitter,
+        class_weights=class_weights,
+        hard_share=hard_share,
+        optimiser=optimiser,
         learning_rate=learning_rate,
+        backbone_rate=backbone_rate,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        warm_up=warm_up,
+        averaging=averaging,
         seed=seed,
         validate_every=validate_every,
+        train_images=train_images,
+        keep=keep,
+        precision=precision,
+        compile=compiled,
+        sync_batch_norm=sync_batch_norm,
     )
-    need("torch", "timm", "safetensors", extra="train")
-    from offramp.training.loop import read_history
+    need("torch", "timm", "safetensors", "tensorboard", extra="train")
+    from offramp.training.distributed import is_first
+    from offramp.training.state import read_history
     from offramp.training.train import train as step
 
     with showing_progress() as progress:
@@ -192,18 +267,39 @@ def train(
             data,
             out,
             weights=weights,
+            start=start,
             training=spec,
             resume=resume,
             progress=progress,
+            said=progress.line,
             **choice.model_dump(),
         )
+    if not is_first():
+        return
     last = read_history(out)[-1]
-    miou = {name.removeprefix("miou:"): value for name, value in last.items() if name.startswith("miou:")}
+    figures = {name: float(value) for name, value in last.items() if "miou:" in name and value}
+    miou = {name.removeprefix("miou:"): value for name, value in figures.items() if name.startswith("miou:")}
 
     def people() -> None:
-        print_table(f"{out}: mIoU on val", ["exit", "mIoU"], [[name, f"{float(value):.3f}"] for name, value in miou.items()])
+        on_train = [figures.get(f"train_miou:{name}") for name in miou]
+        rows = [
+            [name, f"{value:.3f}", "" if train is None else f"{train:.3f}"]
+            for (name, value), train in zip(miou.items(), on_train, strict=True)
+        ]
+        print_table(f"{out}: mIoU after the last epoch", ["exit", "val", "training images"], rows)
 
-    show(as_json, {"run": str(out), "miou": {name: float(value) for name, value in miou.items()}}, people)
+    show(as_json, {"run": str(out), "miou": miou}, people)
+
+
+def _range(text: str) -> tuple[float, float]:
+    """Read `0.7,1.8`."""
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError as error:
+        raise InputError(
+            f"--zoom: not a range: {text!r}; write the smallest and the largest scale, for example 0.7,1.8"
+        ) from error
+    return low, high
 
 
 def export(

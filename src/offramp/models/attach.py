@@ -187,6 +187,27 @@ def join(network: nn.Module, spec: NetworkSpec) -> MultiExitNetwork:
     return joined.to(next(network.parameters(), torch.zeros(())).device)
 
 
+def with_exits(network: MultiExitNetwork, exits: Sequence[str]) -> MultiExitNetwork:
+    """The same network with some of its early exits alone, their heads as they are.
+
+    The one that is given is of no use afterwards.
+
+    Args:
+        network: any.
+        exits: names of early exits of it; the final exit always stays.
+
+    """
+    kept = [(early, head) for early, head in zip(network.spec.exits, network.early_heads, strict=True) if early.name in exits]
+    assert len(kept) == len(set(exits)), (exits, network.spec.exit_names)
+    spec = network.spec.model_copy(update={"exits": tuple(early for early, _ in kept)})
+    needed = {early.tap for early, _ in kept} | {early.skip for early, _ in kept} | {spec.final_skip}
+    taps = {name: layout for name, layout in network.wiring.taps.items() if name in needed}
+    fewer = MultiExitNetwork(network.detach(), spec, Wiring(taps, network.wiring.final))
+    fewer.final_head = network.final_head
+    fewer.early_heads = nn.ModuleList(head for _, head in kept)
+    return fewer
+
+
 def _plan(
     network: nn.Module,
     num_classes: int,

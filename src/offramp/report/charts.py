@@ -227,18 +227,25 @@ def histogram(scores: npt.NDArray[np.float64], arriving: npt.NDArray[np.bool_], 
 
 
 def curves(history: History, width: int) -> str:
-    """Validation mIoU of every exit, epoch by epoch."""
-    lines = {
-        name: [(index + 1, 100 * epoch.miou[name]) for index, epoch in enumerate(history.epochs) if name in epoch.miou]
-        for name in history.exits
-    }
-    values = [value for line in lines.values() for _, value in line]
+    """MIoU of every exit on val and, fainter, on training images, epoch by epoch."""
+    lines, on_train = (
+        {
+            name: [(index + 1, 100 * found[name]) for index, found in enumerate(figures) if name in found]
+            for name in history.exits
+        }
+        for figures in ([epoch.miou for epoch in history.epochs], [epoch.train_miou for epoch in history.epochs])
+    )
+    values = [value for kind in (lines, on_train) for line in kind.values() for _, value in line]
     height = 340 if width == WIDE else 280
     x, y = _plot(width, height, (0.5, len(history.epochs) + 0.5), widened(values, floor=0.0))
     canvas = Canvas(width, height, f"Validation mIoU of {len(lines)} exits over {len(history.epochs)} epochs")
-    canvas.axes(x, y, "epoch", "mIoU on val, %")
+    canvas.axes(x, y, "epoch", "mIoU, %")
     _draw_phases(canvas, history, x, y)
     marks = marks_for(history.exits)
+    for name, line in on_train.items():
+        if line:
+            points = [(x(at), y(value)) for at, value in line]
+            canvas.path(points, f"line train {marks[name].css}", dash=marks[name].dash, title=f"{name}, training images")
     for name, line in lines.items():
         if not line:
             continue

@@ -10,8 +10,11 @@ import numpy.typing as npt
 from offramp.artifacts import Deployment, GraphEntry, Manifest, Measurement, Profile, Records
 from offramp.metrics import iou, miou
 from offramp.policy import image_score
-from offramp.report.inputs import Parts
+from offramp.report.inputs import Epoch, History, Parts
 from offramp.specs import REGIONS, final_exit
+
+FALL = 0.01
+"""MIoU that an exit must have lost on val, from its best epoch to the last, before the page speaks of it."""
 
 
 @dataclass(frozen=True)
@@ -158,3 +161,26 @@ def replay(records: Records, deployment: Deployment) -> Replay:
 def comparable(profile: Profile, deployment: Deployment) -> bool:
     """Whether the deployment's latencies were estimated for the engine and threads of this profile."""
     return (profile.engine, profile.threads) == (deployment.engine, deployment.threads)
+
+
+def overfitting(history: History) -> str:
+    """How much better exits know the training images than val, and which were better on val before; "" if unknown."""
+    last = next((epoch for epoch in reversed(history.epochs) if epoch.miou and epoch.train_miou), None)
+    if last is None:
+        return ""
+    gaps = [100 * (last.train_miou[name] - value) for name, value in last.miou.items() if name in last.train_miou]
+    said = f"At the end exits are {min(gaps):.1f} to {max(gaps):.1f} points better on training images than on val."
+    fallen = []
+    for name, value in last.miou.items():
+        best = max(_of_phase(history, last.phase, name), key=lambda epoch: epoch.miou[name])
+        learned_more = best.train_miou.get(name, 1.0) < last.train_miou.get(name, 0.0)
+        if best.miou[name] - value >= FALL and learned_more:
+            fallen.append(f"{name} by {100 * (best.miou[name] - value):.1f} points since epoch {best.epoch}")
+    if fallen:
+        said += f" On val some have fallen while they learned the training images: {', '.join(fallen)}."
+        said += " Train for fewer epochs, or with --keep best."
+    return said
+
+
+def _of_phase(history: History, phase: str, exit_name: str) -> list[Epoch]:
+    return [epoch for epoch in history.epochs if epoch.phase == phase and exit_name in epoch.miou]

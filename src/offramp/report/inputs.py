@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,11 @@ from offramp.artifacts import (
 )
 from offramp.errors import InputError
 from offramp.files import sha256_of
+from offramp.specs import FINAL
 
 HISTORY_COLUMNS = ("phase", "epoch", "loss", "learning_rate", "seconds")
-MIOU = "miou:"
-"""What the name of a validation column starts with; the exit's name follows."""
+MIOU, TRAIN_MIOU = "miou:", "train_miou:"
+"""What the names of columns of mIoU on val and on training images start with; the exit's name follows."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,9 @@ class Epoch:
     learning_rate: float | None
     seconds: float | None
     miou: dict[str, float]
+    """On val, by exit."""
+    train_miou: dict[str, float] = field(default_factory=dict)
+    """On some training images."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +266,9 @@ def load_history(path: Path) -> History:
         missing = [name for name in HISTORY_COLUMNS if name not in columns]
         if missing:
             raise InputError(f"damaged history {path}: no column {missing[0]!r}; its columns are {', '.join(columns)}")
-        exits = tuple(name.removeprefix(MIOU) for name in columns if name.startswith(MIOU))
+        named = [name.removeprefix(MIOU) for name in columns if name.startswith(MIOU)]
+        # Where phase 1 measures the final exit alone, its column comes first.
+        exits = tuple(sorted(named, key=lambda name: name == FINAL))
         try:
             epochs = tuple(_epoch(row, exits) for row in reader)
         except (TypeError, ValueError) as error:
@@ -273,7 +279,7 @@ def load_history(path: Path) -> History:
 
 
 def _epoch(row: dict[str, str | None], exits: tuple[str, ...]) -> Epoch:
-    miou = {name: _number(row[MIOU + name]) for name in exits}
+    miou, train_miou = ({name: _number(row.get(kind + name)) for name in exits} for kind in (MIOU, TRAIN_MIOU))
     return Epoch(
         phase=row["phase"] or "",
         epoch=int(row["epoch"] or ""),
@@ -281,6 +287,7 @@ def _epoch(row: dict[str, str | None], exits: tuple[str, ...]) -> Epoch:
         learning_rate=_number(row["learning_rate"]),
         seconds=_number(row["seconds"]),
         miou={name: value for name, value in miou.items() if value is not None},
+        train_miou={name: value for name, value in train_miou.items() if value is not None},
     )
 
 

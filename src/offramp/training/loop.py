@@ -1,40 +1,40 @@
 """The training loop. It knows nothing of exits: a phase says what is trained, by which loss, and what is measured.
 
-After every epoch the whole state goes into one file, atomically: weights, optimiser, history. A killed run goes on from the
-last finished epoch and ends as if it had never been killed, because batches depend on the seed and the epoch alone.
+The whole state is written after every epoch, and in long epochs now and then (see `state.py`). A killed run goes on from there
+and ends as if it had never been killed: which images a step sees, how they are cut and what dropout draws depends on the seed,
+the phase, the epoch and the step alone.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from offramp.data.transforms import Crops
 from offramp.errors import InputError
-from offramp.files import new_file
-from offramp.models.checkpoint import plain_tensors
-from offramp.progress import Progress
-
-STATE = "last.safetensors"
-HISTORY = "history.csv"
-WARM_UP = 0.03
-"""Share of a phase's steps in which the learning rate rises to its full value."""
+from offramp.progress import Progress, silent
+from offramp.specs import OptimiserName, Schedule
+from offramp.training.averaging import Average
+from offramp.training.distributed import SynchronisedBatchNorm, World
+from offramp.training.memory import peak_memory_mb
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+History = list[dict[str, float | str]]
+"""A row an epoch: what was measured, by column."""
+
+SAVE_EVERY_S = 600.0
+"""In long epochs the state is written this often."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,29 @@ class Phase:
     epochs: int
     groups: list[dict[str, Any]]
     """Parameter groups with learning rates, as torch's optimisers take them."""
-    prepare: Callable[[], None]
-    """Puts each part of the network into training or evaluation mode; called before every epoch."""
+    prepare: Callable[[History], None]
+    """Freezes, and puts each part of the network into training or evaluation mode; called before every epoch."""
     loss: Callable[[Batch, int], torch.Tensor]
     """From a batch and the number of the step to the loss."""
+    exits: Callable[[], Sequence[str]] = tuple
+    """What is measured after an epoch."""
+    always_measured: Sequence[int] = ()
+    """Epochs after which figures are needed, whatever the rhythm of validation."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How every phase is trained."""
+
+    seed: int = 0
+    batch_size: int = 8
+    optimiser: OptimiserName = "adamw"
+    weight_decay: float = 1e-2
+    schedule: Schedule = "poly"
+    warm_up: float = 0.03
+    averaging: float = 0.0
+    validate_every: int = 1
+    sync_batch_norm: bool = False
 
 
 @dataclass
@@ -57,146 +76,225 @@ class Run:
 
     folder: Path
     network: nn.Module
-    device: torch.device
-    seed: int
-    batch_size: int
-    weight_decay: float
-    validate_every: int
-    measure: Callable[[], dict[str, float]]
-    """Validation: figures by name, for one line of the history."""
-    progress: Progress
+    recipe: Recipe
+    measure: Callable[[Sequence[str]], dict[str, float]]
+    """From the exits to measure to figures by name, for one line of the history."""
+    save: Callable[[Run], None]
+    """Writes everything needed to go on; see `state.save_state`."""
+    better: Callable[[Run, dict[str, float]], None] = lambda _run, _row: None
+    """Told of every measured epoch while the weights that were measured are in the network."""
+    ended: Callable[[Run], None] = lambda _run: None
+    """Told at the end of a phase, before the next one starts from its weights."""
+    said: Callable[[str], None] = lambda _line: None
+    """Told the line that sums up an epoch."""
+    progress: Progress = silent
+    world: World = field(default_factory=World)
     phase: int = 0
     """Index of the phase to go on with."""
     epoch: int = 0
     """Epochs of it that are finished."""
+    step: int = 0
+    """Steps of the next epoch that are done."""
+    loss_so_far: float = 0.0
+    """The sum of the losses of these steps."""
+    best: float = -1.0
+    """The highest mean mIoU of this phase."""
     optimiser: dict[str, torch.Tensor] = field(default_factory=dict)
-    history: list[dict[str, float | str]] = field(default_factory=list)
+    average: dict[str, torch.Tensor] = field(default_factory=dict)
+    average_steps: int = 0
+    history: History = field(default_factory=list)
 
 
 def run_phases(run: Run, phases: list[Phase], crops: Crops) -> None:
     """Train phase after phase, from where `run` stands; see the module's header for what survives a crash.
 
     Raises:
-        InputError: the loss became NaN or infinite.
+        InputError: the loss became NaN or infinite, or a batch cannot be shared among the processes.
 
     """
+    if run.recipe.batch_size % run.world.size:
+        raise InputError(
+            f"a batch of {run.recipe.batch_size} cannot be shared evenly among {run.world.size} processes; "
+            f"give a --batch-size that is a multiple of {run.world.size}"
+        )
     for index, phase in enumerate(phases):
         if index < run.phase:
             continue
-        _run_phase(run, index, phase, crops)
-        run.phase, run.epoch, run.optimiser = index + 1, 0, {}
-        save_state(run)
+        if phase.epochs:
+            _PhaseRun(run, index, phase, crops).train()
+            run.ended(run)
+        run.phase, run.epoch, run.step, run.best = index + 1, 0, 0, -1.0
+        run.optimiser, run.average, run.average_steps = {}, {}, 0
+        run.save(run)
 
 
-def _run_phase(run: Run, index: int, phase: Phase, crops: Crops) -> None:
-    optimiser = torch.optim.AdamW(phase.groups, weight_decay=run.weight_decay)
-    full_rates = [group["lr"] for group in optimiser.param_groups]
-    _restore_optimiser(optimiser, run.optimiser)
-    steps_per_epoch = len(crops) // run.batch_size or 1
-    for epoch in range(run.epoch, phase.epochs):
-        started = time.monotonic()
-        phase.prepare()
-        total = 0.0
-        # Dropout and the like draw from torch's own generator: it, too, starts from the seed and the epoch.
-        torch.manual_seed(_derived_seed(run.seed, index, epoch))
-        for step, batch in enumerate(_batches(run, index, epoch, crops)):
-            done = epoch * steps_per_epoch + step
-            scale = learning_rate_scale(done, phase.epochs * steps_per_epoch)
-            for group, rate in zip(optimiser.param_groups, full_rates, strict=True):
-                group["lr"] = rate * scale
-            loss = phase.loss(batch, done)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-            total += float(loss.detach())
-            run.progress(f"{phase.name}: epoch {epoch + 1}/{phase.epochs}", done + 1, phase.epochs * steps_per_epoch)
-        mean_loss = total / steps_per_epoch
+class _PhaseRun:
+    """One phase of a run."""
+
+    def __init__(self, run: Run, index: int, phase: Phase, crops: Crops) -> None:
+        self.run, self.index, self.phase, self.crops = run, index, phase, crops
+        phase.prepare(run.history)
+        self.optimiser = make_optimiser(run.recipe, phase.groups)
+        self.full_rates = [group["lr"] for group in self.optimiser.param_groups]
+        _restore_optimiser(self.optimiser, run.optimiser)
+        self.average = Average(run.network, run.recipe.averaging) if run.recipe.averaging else None
+        if self.average and run.average:
+            self.average.restore(run.average, run.average_steps)
+        self.steps_per_epoch = len(epoch_batches(len(crops), run.recipe.batch_size, run.recipe.seed, index, 0, run.world.size))
+        self.loss = _parallel(_Loss(run.network, phase.loss), run.world)
+        self.began = time.monotonic()
+        self.done_before = self._done(run.epoch, run.step)
+
+    def train(self) -> None:
+        for epoch in range(self.run.epoch, self.phase.epochs):
+            self._train_epoch(epoch)
+        if self.average:
+            self.run.network.load_state_dict(self.average.tensors)
+
+    def _train_epoch(self, epoch: int) -> None:
+        run, started = self.run, time.monotonic()
+        self.phase.prepare(run.history)
+        saved, total_steps = started, self.phase.epochs * self.steps_per_epoch
+        for step, batch in self._batches(epoch):
+            done = self._done(epoch, step)
+            rate = self._step(batch, done, total_steps)
+            # The next batch begins where this one is written down as done.
+            run.step = step + 1
+            run.progress(f"{self.phase.name}: epoch {epoch + 1}/{self.phase.epochs}", done + 1, total_steps)
+            if time.monotonic() - saved > SAVE_EVERY_S and run.step < self.steps_per_epoch:
+                self._save()
+                saved = time.monotonic()
+        mean_loss = float(run.world.mean(torch.tensor(run.loss_so_far, dtype=torch.float64))) / self.steps_per_epoch
         if not math.isfinite(mean_loss):
             raise InputError(
-                f"the loss became {mean_loss} in {phase.name}, epoch {epoch + 1}; "
+                f"the loss became {mean_loss} in {self.phase.name}, epoch {epoch + 1}; "
                 f"begin again in another --out with a lower --learning-rate"
             )
-        row: dict[str, float | str] = {"phase": phase.name, "epoch": epoch + 1, "loss": round(mean_loss, 5)}
-        row |= {"learning_rate": optimiser.param_groups[0]["lr"], "seconds": round(time.monotonic() - started, 2)}
-        if (epoch + 1) % run.validate_every == 0 or epoch + 1 == phase.epochs:
-            row |= run.measure()
+        trained = time.monotonic() - started
+        row: dict[str, float | str] = {"phase": self.phase.name, "epoch": epoch + 1, "loss": round(mean_loss, 5)}
+        row |= {"learning_rate": rate, "seconds": round(trained, 2), "memory_mb": peak_memory_mb(run.world.device)}
+        last = epoch + 1 == self.phase.epochs
+        if (epoch + 1) % run.recipe.validate_every == 0 or last or epoch + 1 in self.phase.always_measured:
+            with self.average.in_place() if self.average else nullcontext():
+                figures = run.measure(self.phase.exits())
+                run.better(run, figures)
+            row |= figures
         run.history.append(row)
-        run.epoch, run.optimiser = epoch + 1, _optimiser_tensors(optimiser)
-        save_state(run)
+        run.epoch, run.step, run.loss_so_far = epoch + 1, 0, 0.0
+        self._save()
+        run.said(self._line(row, epoch + 1))
 
+    def _step(self, batch: Batch, done: int, total_steps: int) -> float:
+        run, recipe = self.run, self.run.recipe
+        scale = learning_rate_scale(done, total_steps, recipe.schedule, recipe.warm_up)
+        for group, rate in zip(self.optimiser.param_groups, self.full_rates, strict=True):
+            group["lr"] = rate * scale
+        # Dropout and the like draw from torch's own generator: it, too, starts anew at every step.
+        torch.manual_seed(derived_seed(recipe.seed, self.index, done, run.world.rank, 2))
+        self.optimiser.zero_grad(set_to_none=True)
+        with SynchronisedBatchNorm() if recipe.sync_batch_norm and run.world.size > 1 else nullcontext():
+            loss = self.loss(*batch, done)
+        loss.backward()
+        self.optimiser.step()
+        if self.average:
+            self.average.update()
+        run.loss_so_far += float(loss.detach())
+        return float(self.optimiser.param_groups[0]["lr"])
 
-def learning_rate_scale(step: int, steps: int) -> float:
-    """Linear warm-up, then polynomial decay with power 0.9 (Chen et al., DeepLab, 2018)."""
-    warm = max(1, round(steps * WARM_UP))
-    return (step + 1) / warm if step < warm else (1 - (step - warm) / (steps - warm)) ** 0.9
+    def _done(self, epoch: int, step: int) -> int:
+        return epoch * self.steps_per_epoch + step
 
+    def _batches(self, epoch: int) -> Iterator[tuple[int, Batch]]:
+        """The batches of an epoch that are still to do, with their numbers; each process its share."""
+        run, recipe = self.run, self.run.recipe
+        self.crops.epoch = self.index * 100_000 + epoch
+        batches = epoch_batches(len(self.crops), recipe.batch_size, recipe.seed, self.index, epoch, run.world.size)
+        mine = [run.world.share(batch) for batch in batches[run.step :]]
+        # Worker processes pay off where a GPU does the rest; on a CPU they would take the cores that train.
+        workers = 4 if run.world.device.type == "cuda" else 0
+        loader = DataLoader(self.crops, batch_sampler=mine, num_workers=workers, pin_memory=workers > 0)
+        for step, (images, labels) in enumerate(loader, run.step):
+            yield (
+                step,
+                (
+                    images.to(run.world.device, non_blocking=True).contiguous(memory_format=torch.channels_last),
+                    labels.to(run.world.device, non_blocking=True),
+                ),
+            )
 
-def _derived_seed(*parts: int) -> int:
-    return int(np.random.SeedSequence(list(parts)).generate_state(1)[0])
+    def _save(self) -> None:
+        self.run.optimiser = _optimiser_tensors(self.optimiser)
+        if self.average:
+            self.run.average, self.run.average_steps = self.average.tensors, self.average.steps
+        self.run.save(self.run)
 
-
-def _batches(run: Run, phase: int, epoch: int, crops: Crops) -> Iterator[Batch]:
-    """Batches of an epoch, in an order that depends on seed, phase and epoch alone. The last, smaller one is left out."""
-    crops.epoch = phase * 100_000 + epoch
-    order = torch.Generator().manual_seed(_derived_seed(run.seed, phase, epoch, 1))
-    # Worker processes pay off where a GPU does the rest; on a CPU they would take the cores that train.
-    workers = 4 if run.device.type == "cuda" else 0
-    loader = DataLoader(
-        crops, batch_size=min(run.batch_size, len(crops)), shuffle=True, drop_last=True, generator=order, num_workers=workers
-    )
-    for images, labels in loader:
-        yield (
-            images.to(run.device, memory_format=torch.channels_last, non_blocking=True),
-            labels.to(run.device, non_blocking=True),
+    def _line(self, row: dict[str, float | str], epochs: int) -> str:
+        """One line for people: where training stands, the loss, every exit's mIoU, and the time left in this phase."""
+        done, total = self._done(epochs, 0), self._done(self.phase.epochs, 0)
+        left = (time.monotonic() - self.began) / max(1, done - self.done_before) * (total - done)
+        mious = ", ".join(
+            f"{name.removeprefix('miou:')} {float(value):.3f}" for name, value in row.items() if name.startswith("miou:")
+        )
+        figures = f"; mIoU on val: {mious}" if mious else ""
+        time_left = f", {left / 60:.0f} min left" if left > 90 else f", {left:.0f} s left" if left else ""
+        return (
+            f"{self.phase.name} {epochs}/{self.phase.epochs}: loss {float(row['loss']):.4f}{figures}; "
+            f"{float(row['seconds']):.0f} s{time_left}"
         )
 
 
-# ------------------------------------------------------------------------------------------------------------------- state
+class _Loss(nn.Module):
+    """A loss as a module of the network's, so that DistributedDataParallel sees which weights it needs."""
+
+    def __init__(self, network: nn.Module, loss: Callable[[Batch, int], torch.Tensor]) -> None:
+        super().__init__()
+        self.network, self._loss = network, loss
+
+    def forward(self, images: torch.Tensor, labels: torch.Tensor, step: int) -> torch.Tensor:
+        """From images (N, 3, H, W), labels (N, H, W) and the number of the step to the loss."""
+        return self._loss((images, labels), step)
 
 
-def save_state(run: Run) -> None:
-    """Write everything needed to go on into one file, and the history as CSV beside it."""
-    tensors = {f"network/{name}": tensor for name, tensor in plain_tensors(run.network).items()}
-    tensors |= {f"optimiser/{name}": tensor for name, tensor in run.optimiser.items()}
-    place = {"phase": run.phase, "epoch": run.epoch, "history": run.history}
-    with new_file(run.folder / STATE) as temporary:
-        save_file(tensors, temporary, metadata={"place": json.dumps(place)})
-    with new_file(run.folder / HISTORY) as temporary:
-        temporary.write_text(history_csv(run.history), encoding="utf-8")
+def _parallel(loss: _Loss, world: World) -> nn.Module:
+    if world.size == 1:
+        return loss
+    # An iteration need not ask every exit: the weights that it leaves out must not be waited for.
+    return DistributedDataParallel(
+        loss, device_ids=[world.device] if world.device.type == "cuda" else None, find_unused_parameters=True
+    )
 
 
-def load_state(run: Run) -> None:
-    """Go on from RUN/last.safetensors.
+def make_optimiser(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+    """The optimiser that the recipe names."""
+    if recipe.optimiser == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
 
-    Raises:
-        InputError: the file is damaged or belongs to another network.
 
+def learning_rate_scale(step: int, steps: int, schedule: Schedule = "poly", warm_up: float = 0.03) -> float:
+    """Linear warm-up, then decay: polynomial with power 0.9 (DeepLab, 2018), or half a cosine (Loshchilov and Hutter, 2017)."""
+    warm = max(1, round(steps * warm_up))
+    if step < warm:
+        return (step + 1) / warm
+    share = (step - warm) / (steps - warm)
+    return (1 - share) ** 0.9 if schedule == "poly" else (1 + math.cos(math.pi * share)) / 2
+
+
+def derived_seed(*parts: int) -> int:
+    """A seed that depends on all parts."""
+    return int(np.random.SeedSequence(list(parts)).generate_state(1)[0])
+
+
+def epoch_batches(images: int, batch_size: int, seed: int, phase: int, epoch: int, processes: int = 1) -> list[list[int]]:
+    """The batches of an epoch, in an order that depends on seed, phase and epoch alone. The last, smaller one is left out.
+
+    With fewer images than a batch, all of them are one, but for those that cannot be shared evenly among the processes.
     """
-    path = run.folder / STATE
-    try:
-        with safe_open(path, framework="pt") as file:
-            place = json.loads(file.metadata()["place"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        run.phase, run.epoch, run.history = place["phase"], place["epoch"], place["history"]
-        run.network.load_state_dict({n.removeprefix("network/"): t for n, t in tensors.items() if n.startswith("network/")})
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"cannot go on from {path}: {str(error).splitlines()[0]}; start again without --resume") from error
-    run.optimiser = {n.removeprefix("optimiser/"): t for n, t in tensors.items() if n.startswith("optimiser/")}
-
-
-def history_csv(history: list[dict[str, float | str]]) -> str:
-    """The history as CSV: a row an epoch; figures that were not measured in an epoch stay empty."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in history for name in row)), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()
-
-
-def read_history(folder: Path) -> list[dict[str, str]]:
-    """The history of a run, a row an epoch; what was not measured is empty."""
-    with (folder / HISTORY).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    order = np.random.default_rng([seed, phase, epoch, 1]).permutation(images).tolist()
+    size = batch_size if images >= batch_size else images // processes * processes
+    if not size:
+        raise InputError(f"{images} training images cannot be shared among {processes} processes; start fewer")
+    return [order[begin : begin + size] for begin in range(0, images - size + 1, size)]
 
 
 def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -205,6 +303,7 @@ def _optimiser_tensors(optimiser: torch.optim.Optimizer) -> dict[str, torch.Tens
         f"{index}/{name}": torch.as_tensor(value).detach().cpu().contiguous()
         for index, values in state.items()
         for name, value in values.items()
+        if value is not None
     }
 
 

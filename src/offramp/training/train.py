@@ -1,38 +1,45 @@
 """The step `train`: from a labelled dataset to a run folder.
 
-RUN holds `run.json` (what was asked for), `network.json`, `history.csv`, `last.safetensors` (to go on from) and, once finished,
+RUN holds `run.json` (what was asked for), `network.json`, what `state.py` writes while it trains and, once finished,
 `weights.safetensors`.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 
 from offramp.data.folder import Split, open_split
 from offramp.data.transforms import Crops
 from offramp.errors import InputError
 from offramp.files import new_file, sha256_of
-from offramp.metrics import count_pixels, miou
-from offramp.models.attach import build_network, plan_network
-from offramp.models.checkpoint import NETWORK, WEIGHTS, NetworkFile, original_network, save_weights
-from offramp.models.feature_maps import upsample
+from offramp.models.attach import build_network, plan_network, with_exits
+from offramp.models.checkpoint import NETWORK, WEIGHTS, NetworkFile, load_network_file, original_network, save_weights
 from offramp.models.multi_exit import MultiExitNetwork
 from offramp.models.sources import is_user_code
 from offramp.progress import Progress, silent
-from offramp.specs import NetworkChoice, NetworkSpec, Spec, TrainingSpec, explain
-from offramp.training.loop import STATE, Run, load_state, run_phases
+from offramp.specs import HeadSpec, NetworkChoice, NetworkSpec, Spec, TrainingSpec, explain
+from offramp.training.distributed import World, joined_world
+from offramp.training.loop import Recipe, Run, run_phases
 from offramp.training.losses import class_weights
-from offramp.training.phases import two_phase
+from offramp.training.phases import Scene, halving_of, measured_in, phases_of
+from offramp.training.state import Board, keep_best, load_best, load_state, save_state
+from offramp.training.validation import validator
 
 RUN = "run.json"
+HALVING = "halving.csv"
 
 
 class RunFile(Spec):
@@ -44,9 +51,16 @@ class RunFile(Spec):
     data_fingerprint: str
     weights_sha256: str | None
     """Of the file of weights that it began with, if one was given."""
+    start_sha256: str | None = None
+    """Of the weights of the run that it began with, if one was given."""
     choice: NetworkChoice
     network: NetworkSpec
     training: TrainingSpec
+
+    @property
+    def pretrained(self) -> bool:
+        """Whether it began with trained weights."""
+        return self.weights_sha256 is not None or self.start_sha256 is not None
 
     def save(self, run: Path) -> None:
         """Write RUN/run.json."""
@@ -54,28 +68,47 @@ class RunFile(Spec):
             temporary.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class Splits:
+    """The data of a run and what was counted on it."""
+
+    train: Split
+    val: Split
+    pixels: npt.NDArray[np.int64]
+    """Labelled pixels of each class in `train`."""
+    size: tuple[int, int]
+    """The most common width and height of a label map."""
+    fingerprint: str
+
+
 def train(
     data: Path,
     run: Path,
     *,
     weights: Path | None = None,
+    start: Path | None = None,
     training: TrainingSpec | None = None,
     resume: bool = False,
     progress: Progress = silent,
+    said: Callable[[str], None] = lambda _line: None,
     **choice: Any,
 ) -> None:
     """Train a multi-exit network on DATA's `train` split, watching its `val` split, and leave it in the folder `run`.
 
     With `resume` and a run in that folder, it goes on as it was begun; a finished one is left as it is. Without a run there,
-    it begins. A network of the user's own code must be named again to go on.
+    it begins. A network of the user's own code must be named again to go on. Started by torchrun, the processes share the work;
+    `run` is then a folder that all of them see.
 
     Args:
         data: the dataset.
         run: the run's folder.
         weights: of ImageNet for a backbone, of the whole network for one that gives class scores; see `sources.build`.
-        training: epochs and rates. With `epochs=0` the exits alone are trained, and the network stays bit for bit as it is.
+        start: a finished run whose network it begins with: the same network and final head; exits that both have begin with
+            its heads, too.
+        training: scheme, epochs, rates. With `epochs=0` the exits alone are trained; the network stays bit for bit as it is.
         resume: go on with the run in that folder.
         progress: told of every step.
+        said: told a line that sums up each epoch.
         choice: fields of `NetworkChoice`: network, output_stride, exits, heads, taps, final_head.
 
     Raises:
@@ -83,39 +116,13 @@ def train(
             it was begun with.
 
     """
-    train_split, val_split = open_split(data, "train"), open_split(data, "val")
-    fingerprint = hashlib.sha256((train_split.fingerprint() + val_split.fingerprint()).encode()).hexdigest()
-    asked = _checked(choice)
-    old = _earlier_run(run, resume=resume)
-    if old and old.data_fingerprint != fingerprint:
-        raise InputError(f"the run {run} was begun on other data than {data} now holds; give that data, or another --out")
-    if old:
-        _require_same_options(old, asked, training or TrainingSpec())
-    if (run / WEIGHTS).exists():
-        return
-    pixels, size = _look_at(train_split)
-    if old is None:
-        planned = plan_network(asked, len(train_split.classes.names), size=size)
-        _require_trained(planned, weights, training or TrainingSpec())
-        old = RunFile(
-            data=data.name,
-            data_fingerprint=fingerprint,
-            weights_sha256=sha256_of(weights) if weights and weights.is_file() else None,
-            choice=asked,
-            network=planned,
-            training=training or TrainingSpec(),
-        )
-        built = _seeded(old, asked, weights, run)
-        run.mkdir(parents=True, exist_ok=True)
-        _describe(train_split, old, pixels, size).save(run)
-        old.save(run)
-    elif not (run / STATE).exists() and old.weights_sha256:
-        if weights is None or sha256_of(weights) != old.weights_sha256:
-            raise InputError(f"the run {run} stopped before its first epoch ended; give the same --weights again")
-        built = _seeded(old, asked, weights, run)
-    else:
-        built = _seeded(old, asked, None, run)
-    _train(built, old, run, Splits(train_split, val_split, pixels), progress)
+    asked, spec = _checked(choice), training or TrainingSpec()
+    with joined_world() as world:
+        splits = _open(data)
+        world.by_first(lambda: _begin(run, asked, spec, splits, weights=weights, start=start, resume=resume))
+        begun = _read(run)
+        if not (run / WEIGHTS).exists():
+            _train(_build(begun, asked, run), begun, run, splits, world, progress, said)
 
 
 def _checked(choice: dict[str, Any]) -> NetworkChoice:
@@ -125,17 +132,71 @@ def _checked(choice: dict[str, Any]) -> NetworkChoice:
         raise InputError(explain(error)) from error
 
 
-def _require_trained(planned: NetworkSpec, weights: Path | None, training: TrainingSpec) -> None:
+def _open(data: Path) -> Splits:
+    train_split, val_split = open_split(data, "train"), open_split(data, "val")
+    fingerprint = hashlib.sha256((train_split.fingerprint() + val_split.fingerprint()).encode()).hexdigest()
+    return Splits(train_split, val_split, *_look_at(train_split), fingerprint)
+
+
+# -------------------------------------------------------------------------------------------------------------- beginning
+
+
+def _begin(
+    run: Path,
+    asked: NetworkChoice,
+    spec: TrainingSpec,
+    splits: Splits,
+    *,
+    weights: Path | None,
+    start: Path | None,
+    resume: bool,
+) -> None:
+    """Leave a run in the folder that can be gone on with: the one that is there, or a new one before its first step."""
+    old = _earlier_run(run, resume=resume)
+    if old is not None:
+        if old.data_fingerprint != splits.fingerprint:
+            raise InputError(
+                f"the run {run} was begun on other data than {splits.train.root} now holds; give that data, or another --out"
+            )
+        _require_same_options(old, asked, spec)
+        return
+    asked_exits = asked.model_copy(update={"exits": 0, "taps": None}) if spec.scheme == "final-only" else asked
+    planned = plan_network(asked_exits, len(splits.train.classes.names), size=splits.size)
+    if spec.scheme != "final-only" and not spec.epochs and not planned.exits:
+        raise InputError("epochs is 0 and there are no exits: nothing would be trained; give --epochs or --exits")
+    _require_trained(planned, weights, start, spec)
+    begun = RunFile(
+        data=splits.train.root.name,
+        data_fingerprint=splits.fingerprint,
+        weights_sha256=sha256_of(weights) if weights and weights.is_file() else None,
+        start_sha256=sha256_of(start / WEIGHTS) if start and (start / WEIGHTS).is_file() else None,
+        choice=asked,
+        network=planned,
+        training=spec,
+    )
+    network = _build(begun, asked, run, weights=weights)
+    if start is not None:
+        take_over(network, start)
+    run.mkdir(parents=True, exist_ok=True)
+    _describe(splits, begun).save(run)
+    # The first state holds the weights that it begins with, so that nobody has to give them again. The run is there last.
+    save_state(_blank(run, network))
+    begun.save(run)
+
+
+def _require_trained(planned: NetworkSpec, weights: Path | None, start: Path | None, training: TrainingSpec) -> None:
     """Refuse to train exits alone on a network that is not trained itself."""
-    if training.epochs:
+    if training.epochs or start is not None or training.scheme == "joint":
         return
     if planned.final_head is not None:
-        raise InputError(f"epochs=0 trains the exits alone, but the final head on {planned.network} is new; give it --epochs")
+        raise InputError(
+            f"epochs=0 trains the exits alone, but the final head on {planned.network} is new; give it --epochs, or --from RUN"
+        )
     if weights is None and not is_user_code(planned.network):
         raise InputError(f"epochs=0 trains the exits alone, but {planned.network} is not trained; give its --weights")
 
 
-def _seeded(run: RunFile, asked: NetworkChoice, weights: Path | None, folder: Path) -> MultiExitNetwork:
+def _build(run: RunFile, asked: NetworkChoice, folder: Path, *, weights: Path | None = None) -> MultiExitNetwork:
     torch.manual_seed(run.training.seed)  # what no file of weights holds starts at random
     # Left out, the network is the run's own: code of the user's is run only if it is named here and now.
     given = asked.network if "network" in asked.model_fields_set and is_user_code(asked.network) else None
@@ -143,54 +204,46 @@ def _seeded(run: RunFile, asked: NetworkChoice, weights: Path | None, folder: Pa
     return build_network(run.network, weights, network=own)
 
 
-class Splits:
-    """The data of a run and what was counted on it."""
+def take_over(network: MultiExitNetwork, start: Path) -> None:
+    """Give a network the weights of a finished run: of the network itself, its final head, and the exits that both have.
 
-    def __init__(self, train_split: Split, val_split: Split, pixels: np.ndarray[Any, np.dtype[np.int64]]) -> None:
-        self.train, self.val, self.pixels = train_split, val_split, pixels
+    Raises:
+        InputError: no finished run, or one of another network or final head.
+
+    """
+    theirs = load_network_file(start).network
+    path = start / WEIGHTS
+    if not path.exists():
+        raise InputError(f"the run {start} is not finished: it has no {WEIGHTS}; go on with it by --resume first")
+    for what in ("network", "output_stride", "num_classes", "final_head", "final_skip"):
+        mine, other = getattr(network.spec, what), getattr(theirs, what)
+        if mine != other:
+            raise InputError(
+                f"cannot begin with the run {start}: its {what.replace('_', ' ')} is {_plain(other)}, not {_plain(mine)}; "
+                f"ask for the same, or leave out --from"
+            )
+    places = {early.name: place for place, early in enumerate(network.spec.exits)}
+    tensors = {}
+    for name, tensor in _load(path).items():
+        part, _, rest = name.partition(".")
+        if part != "early_heads":
+            tensors[name] = tensor
+            continue
+        place, _, inner = rest.partition(".")
+        exit_name = theirs.exits[int(place)].name
+        if exit_name in places:
+            tensors[f"early_heads.{places[exit_name]}.{inner}"] = tensor
+    missing, unexpected = network.load_state_dict(tensors, strict=False)
+    lost = [name for name in missing if not name.startswith("early_heads.")]
+    if lost or unexpected:
+        raise InputError(f"the weights {path} do not fit the network: {(lost + list(unexpected))[0]}; leave out --from")
 
 
-def _train(network: MultiExitNetwork, asked: RunFile, folder: Path, splits: Splits, progress: Progress) -> None:
-    spec = asked.training
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    run = Run(
-        folder=folder,
-        network=network,
-        device=device,
-        seed=spec.seed,
-        batch_size=spec.batch_size,
-        weight_decay=spec.weight_decay,
-        validate_every=spec.validate_every,
-        measure=validator(network, splits.val, device),
-        progress=progress,
-    )
-    if (folder / STATE).exists():
-        load_state(run)
-    weights = class_weights(torch.from_numpy(splits.pixels)).to(device)
-    crops = Crops(splits.train, *spec.crop, spec.zoom, spec.seed)
-    run_phases(run, two_phase(network, spec, weights, pretrained=asked.weights_sha256 is not None), crops)
-    save_weights(network, folder / WEIGHTS)
-
-
-def validator(network: MultiExitNetwork, split: Split, device: torch.device) -> Callable[[], dict[str, float]]:
-    """A function that measures every exit's mIoU on `split`, whole images, at the labels' resolution."""
-    classes = len(split.classes.names)
-
-    def measure() -> dict[str, float]:
-        network.eval()
-        counts = dict.fromkeys(network.spec.exit_names, np.zeros((3, classes), np.int64))
-        with torch.no_grad():
-            for index in range(len(split)):
-                pixels, labels = split.pair(index)
-                image = torch.from_numpy(pixels).to(device).permute(2, 0, 1)[None].float()
-                for name, scores in network(image.contiguous(memory_format=torch.channels_last)).items():
-                    full = upsample(scores, network.stride(scores, image.shape[2]), *labels.shape)
-                    answer = full.max(dim=1).indices[0].to(torch.uint8).cpu().numpy()
-                    counts[name] = counts[name] + np.stack(count_pixels(answer, labels, classes))
-        return {f"miou:{name}": round(float(miou(*three)), 5) for name, three in counts.items()}
-
-    return measure
+def _load(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot read the weights {path}: {str(error).splitlines()[0]}; train again") from error
 
 
 def _require_same_options(old: RunFile, asked: NetworkChoice, training: TrainingSpec) -> None:
@@ -208,26 +261,34 @@ def _require_same_options(old: RunFile, asked: NetworkChoice, training: Training
 
 
 def _plain(value: object) -> str:
+    if isinstance(value, HeadSpec):
+        return value.text
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def _earlier_run(run: Path, *, resume: bool) -> RunFile | None:
-    path = run / RUN
     for leftover in run.glob(".*.tmp"):  # of a save that was cut off
         leftover.unlink()
-    if not path.exists():
+    if not (run / RUN).exists():
         if run.exists() and (not run.is_dir() or any(run.iterdir())) and not (run / NETWORK).exists():
             raise InputError(f"cannot train into {run}: something else is there; choose another --out")
         return None
     if not resume:
         raise InputError(f"there is a run in {run}; go on with it by --resume, or choose another --out")
+    return _read(run)
+
+
+def _read(run: Path) -> RunFile:
+    path = run / RUN
     try:
         return RunFile.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"cannot read {path} ({error.strerror}); all processes must see the run's folder") from error
     except ValidationError as error:
         raise InputError(f"damaged {path}: {explain(error)}; remove the folder and train again") from error
 
 
-def _look_at(split: Split) -> tuple[np.ndarray[Any, np.dtype[np.int64]], tuple[int, int]]:
+def _look_at(split: Split) -> tuple[npt.NDArray[np.int64], tuple[int, int]]:
     """Labelled pixels of each class, and the most common size of a label map (width, height)."""
     classes = len(split.classes.names)
     pixels, sizes = np.zeros(classes, np.int64), Counter[tuple[int, int]]()
@@ -240,13 +301,115 @@ def _look_at(split: Split) -> tuple[np.ndarray[Any, np.dtype[np.int64]], tuple[i
     return pixels, sizes.most_common(1)[0][0]
 
 
-def _describe(split: Split, asked: RunFile, pixels: np.ndarray[Any, np.dtype[np.int64]], size: tuple[int, int]) -> NetworkFile:
+def _describe(splits: Splits, asked: RunFile) -> NetworkFile:
+    pixels = splits.pixels
     even = pixels.sum() / len(pixels)
     return NetworkFile(
         network=asked.network,
-        classes=split.classes.names,
-        palette=split.classes.palette,
+        classes=splits.train.classes.names,
+        palette=splits.train.classes.palette,
         object_classes=tuple(int(index) for index in np.flatnonzero((pixels > 0) & (pixels < even))),
-        size=size,
+        size=splits.size,
         data_fingerprint=asked.data_fingerprint,
     )
+
+
+# --------------------------------------------------------------------------------------------------------------- training
+
+
+def _blank(folder: Path, network: MultiExitNetwork) -> Run:
+    return Run(folder=folder, network=network, recipe=Recipe(), measure=lambda _exits: {}, save=save_state)
+
+
+def _train(
+    network: MultiExitNetwork,
+    asked: RunFile,
+    folder: Path,
+    splits: Splits,
+    world: World,
+    progress: Progress,
+    said: Callable[[str], None],
+) -> None:
+    spec = asked.training
+    network = network.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    if spec.compile:
+        network.backbone.compile()
+    weights = class_weights(torch.from_numpy(splits.pixels)) if spec.class_weights else torch.ones(len(splits.pixels))
+    scene = Scene(network, spec, weights.to(world.device), world)
+    run = Run(
+        folder=folder,
+        network=network,
+        recipe=Recipe(
+            seed=spec.seed,
+            batch_size=spec.batch_size,
+            optimiser=spec.optimiser,
+            weight_decay=spec.weight_decay,
+            schedule=spec.schedule,
+            warm_up=spec.warm_up,
+            averaging=spec.averaging,
+            validate_every=spec.validate_every,
+            sync_batch_norm=spec.sync_batch_norm,
+        ),
+        measure=validator(network, splits.val, splits.train, train_images=spec.train_images, world=world),
+        save=save_state,
+        better=keep_best,
+        ended=load_best if spec.keep == "best" else lambda _run: None,
+        said=said if world.first else lambda _line: None,
+        progress=progress if world.first else silent,
+        world=world,
+    )
+    load_state(run)
+    crops = Crops(splits.train, *spec.crop, spec.zoom, spec.seed, flip=spec.flip, jitter=spec.jitter)
+    with Reporter(run, scene) as reporter:
+        run.save = reporter.save
+        run_phases(run, phases_of(scene, pretrained=asked.pretrained), crops)
+    world.by_first(lambda: _finish(run, scene))
+
+
+class Reporter:
+    """Saves the state, and puts what is new in the history where people look for it."""
+
+    def __init__(self, run: Run, scene: Scene) -> None:
+        self._scene = scene
+        self._told = len(run.history)
+        self._board = Board(run.folder, self._told) if run.world.first else None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self._board:
+            self._board.close()
+
+    def save(self, run: Run) -> None:
+        """Save the state; then write new epochs for TensorBoard, and which heads were dropped."""
+        save_state(run)
+        if self._board is None:
+            return
+        for epochs, row in enumerate(run.history[self._told :], self._told + 1):
+            self._board.write(row, epochs)
+        self._told = len(run.history)
+        _log_halving(run, self._scene)
+
+
+def _log_halving(run: Run, scene: Scene) -> None:
+    """RUN/halving.csv: which heads were compared after which epoch of phase 2, and which stayed."""
+    rungs = halving_of(scene.network, scene.spec).rungs(measured_in(run.history))
+    if not rungs:
+        return
+    with new_file(run.folder / HALVING) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["epoch", "tap", "exit", "macs", "miou", "stays"])
+        for epoch, candidates, stay in rungs:
+            for one in candidates:
+                writer.writerow([epoch, one.tap, one.exit, one.macs, one.miou, "yes" if one.exit in stay else "no"])
+
+
+def _finish(run: Run, scene: Scene) -> None:
+    """Write the weights; of heads that were dropped nothing stays."""
+    network = scene.network
+    rungs = halving_of(network, scene.spec).rungs(measured_in(run.history))
+    if rungs:
+        network = with_exits(network, rungs[-1][2])
+        load_network_file(run.folder).model_copy(update={"network": network.spec}).save(run.folder)
+    save_weights(network, run.folder / WEIGHTS)

@@ -1,0 +1,139 @@
+"""What a run leaves while it trains: the state to go on from, the best weights, and the history, each written whole.
+
+RUN/last.safetensors holds weights, their average, the optimiser and the place; RUN/best.safetensors the weights with the
+highest mean mIoU on `val` of the phase that runs; RUN/history.csv a row an epoch; RUN/tensorboard the same for TensorBoard.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch.utils.tensorboard import SummaryWriter
+
+from offramp.errors import InputError
+from offramp.files import new_file
+from offramp.models.checkpoint import plain_tensors
+from offramp.training.loop import History, Run
+
+STATE = "last.safetensors"
+BEST = "best.safetensors"
+HISTORY = "history.csv"
+BOARD = "tensorboard"
+
+
+def save_state(run: Run) -> None:
+    """Write everything needed to go on into one file, and the history as CSV beside it; the first process alone does."""
+    if not run.world.first:
+        return
+    tensors = {f"network/{name}": tensor for name, tensor in plain_tensors(run.network).items()}
+    tensors |= {f"optimiser/{name}": tensor for name, tensor in run.optimiser.items()}
+    tensors |= {f"average/{name}": tensor.cpu().clone().contiguous() for name, tensor in run.average.items()}
+    place = {
+        "phase": run.phase,
+        "epoch": run.epoch,
+        "step": run.step,
+        "loss_so_far": run.loss_so_far,
+        "best": run.best,
+        "average_steps": run.average_steps,
+        "history": run.history,
+    }
+    with new_file(run.folder / STATE) as temporary:
+        save_file(tensors, temporary, metadata={"place": json.dumps(place)})
+    if run.history:
+        with new_file(run.folder / HISTORY) as temporary:
+            temporary.write_text(history_csv(run.history), encoding="utf-8")
+
+
+def load_state(run: Run) -> None:
+    """Go on from RUN/last.safetensors.
+
+    Raises:
+        InputError: the file is damaged or belongs to another network.
+
+    """
+    path = run.folder / STATE
+    try:
+        with safe_open(path, framework="pt") as file:
+            place = json.loads(file.metadata()["place"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+        parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "optimiser": {}, "average": {}}
+        for name, tensor in tensors.items():
+            part, _, rest = name.partition("/")
+            parts[part][rest] = tensor
+        run.phase, run.epoch, run.history = place["phase"], place["epoch"], place["history"]
+        run.step, run.loss_so_far, run.best = place["step"], place["loss_so_far"], place["best"]
+        run.average_steps = place["average_steps"]
+        run.network.load_state_dict(parts["network"])
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"cannot go on from {path}: {str(error).splitlines()[0]}; start again without --resume") from error
+    run.optimiser, run.average = parts["optimiser"], parts["average"]
+
+
+def keep_best(run: Run, figures: dict[str, float]) -> None:
+    """Write the network's weights to RUN/best.safetensors if their mean mIoU on `val` is the highest of this phase."""
+    mious = [value for name, value in figures.items() if name.startswith("miou:")]
+    if not mious or sum(mious) / len(mious) <= run.best:
+        return
+    run.best = sum(mious) / len(mious)
+
+    def write() -> None:
+        with new_file(run.folder / BEST) as temporary:
+            save_file(plain_tensors(run.network), temporary)
+
+    run.world.by_first(write)  # the others may want to read it next
+
+
+def load_best(run: Run) -> None:
+    """Give the network the weights that `keep_best` wrote in this phase, if there are any.
+
+    Raises:
+        InputError: the file is damaged.
+
+    """
+    if run.best < 0:
+        return
+    try:
+        run.network.load_state_dict(load_file(run.folder / BEST))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"cannot read {run.folder / BEST}: {str(error).splitlines()[0]}; train again") from error
+
+
+def history_csv(history: History) -> str:
+    """The history as CSV: a row an epoch; figures that were not measured in an epoch stay empty."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in history for name in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
+
+
+def read_history(folder: Path) -> list[dict[str, str]]:
+    """The history of a run, a row an epoch; what was not measured is empty."""
+    with (folder / HISTORY).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class Board:
+    """Writes the history for TensorBoard; epochs count through all phases."""
+
+    def __init__(self, folder: Path, epochs: int) -> None:
+        # A run that goes on repeats no epoch: what a killed one wrote beyond its last state is purged.
+        self._writer = SummaryWriter(str(folder / BOARD), purge_step=epochs + 1)
+
+    def write(self, row: dict[str, float | str], epochs: int) -> None:
+        """Write the figures of one epoch."""
+        for name, value in row.items():
+            if isinstance(value, float) and name != "epoch":
+                kind, _, exit_name = name.partition(":")
+                self._writer.add_scalar(f"{kind}/{exit_name}" if exit_name else name, value, epochs)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Finish the file."""
+        self._writer.close()
