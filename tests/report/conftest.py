@@ -76,6 +76,8 @@ def make_manifest(folder: Path) -> Manifest:
             stage=i,
             scores_shape=(1, len(CLASSES), 4, 6),
             labels="labels.onnx",
+            receptive_field=(24, 48, None)[i],
+            whole_image=i == 1,
         )
         for i, name in enumerate(EXITS)
     )

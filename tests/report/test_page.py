@@ -126,12 +126,17 @@ def test_the_table_of_exits_tells_what_the_artifacts_say(full, records):
     latencies = (3.4, 6.95, 12.5)
     page = Page(full)
     for index, (name, macs, size) in enumerate(zip(EXITS, ("1.5 M", "3.5 M", "7.5 M"), ("5.0", "9.0", "13.0"), strict=True)):
-        # The first row of that name in this table is the one with eight cells.
-        cells = next(row for row in page.rows if len(row) == 8 and row[0].strip().startswith(name))
+        # The first row of that name in this table is the one with nine cells.
+        cells = next(row for row in page.rows if len(row) == 9 and row[0].strip().startswith(name))
         assert [cell.strip() for cell in cells[1:3]] == [f"{mious[index]:.1f}", f"{mious[2] - mious[index]:.1f}"]
         assert cells[3].strip() == f"{latencies[index]:.2f}"
-        assert [cell.strip() for cell in cells[5:]] == [f"{12.2 / latencies[index]:.2f}", macs, size]
-    assert page.row("original network")[3:] == ["12.20", "12.38", "1.00", "7.5 M", "13.0"]
+        assert [cell.strip() for cell in cells[5:]] == [
+            f"{12.2 / latencies[index]:.2f}",
+            macs,
+            size,
+            ("24", "whole image", "\N{EN DASH}")[index],
+        ]
+    assert page.row("original network")[3:] == ["12.20", "12.38", "1.00", "7.5 M", "13.0", "\N{EN DASH}"]
 
 
 def test_an_exits_p95_is_over_whole_passes(profile):

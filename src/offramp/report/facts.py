@@ -32,6 +32,8 @@ class Row:
     """The original network's median latency divided by this one."""
     macs: int | None = None
     parameter_bytes: int | None = None
+    sees: str = ""
+    """The receptive field of its head at its tap, in pixels, or that it is the whole image."""
     chosen: bool = False
 
 
@@ -106,8 +108,14 @@ def _exit_row(parts: Parts, name: str, mious: dict[str, float | None]) -> Row:
         speed_up=reference_latency(profile) / latency if profile and latency else None,
         macs=sum(graph.macs for graph in graphs) if graphs else None,
         parameter_bytes=sum(graph.parameter_bytes for graph in graphs) if graphs else None,
+        sees=_sees(parts.package, name) if parts.package else "",
         chosen=parts.deployment is not None and name in parts.deployment.exits,
     )
+
+
+def _sees(package: Manifest, name: str) -> str:
+    head = package.head(name)
+    return "whole image" if head.whole_image else str(head.receptive_field or "")
 
 
 def _graphs_of(package: Manifest, name: str) -> list[GraphEntry]:
