@@ -160,7 +160,7 @@ def records():
         precision="fp32",
         provenance=MADE,
     )
-    shapes = ((4, 2, 3), (4, 2, 3), (4, 3), (4, 2, len(REGIONS), GRID))
+    shapes = ((4, 2, 3), (4, 2, 3), (4, 3), (4, 2, len(REGIONS), GRID), (4, 2), (4,))
     return Records(info, *(rng.integers(0, 2**40, shape) for shape in shapes))
 
 

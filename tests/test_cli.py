@@ -1,5 +1,6 @@
 """The command line as a contract: every verb, its help, its JSON, and one clear line for bad input."""
 
+import csv
 import json
 import shutil
 import subprocess
@@ -357,3 +358,78 @@ def test_parts_of_two_packages_do_not_mix(deployment, trained_run, tmp_path, cap
     assert offramp("trim", other, deployment, "--out", tmp_path / "small") == 2
     assert "another package" in capsys.readouterr().err
     shutil.rmtree(other)
+
+
+@pytest.fixture(scope="module")
+def parts(measured):
+    return ("--records", measured / "val.records", "--profile", measured / "here.profile")
+
+
+def test_search_takes_limits_of_every_kind(parts, tmp_path, capsys):
+    limits = ["--max-p95-latency-ms", 900, "--max-worst-latency-ms", 900, "--max-macs", 1e12, "--max-parameter-bytes", 10**9]
+    classes = ["--min-iou", "road=0.0", "--min-iou", "sky=0"]
+    out = tmp_path / "chosen.json"
+    spec = ["--mode", "input-dependent", "--policies", "objects,mean", "--max-exits", 1, "--max-drop-pp", 20]
+    assert offramp("search", *parts, *spec, *limits, *classes, "--out", out, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["limits"]["min_iou"] == {"road": 0.0, "sky": 0.0}
+    assert said["limits"]["policies"] == ["objects", "mean"]
+    assert 0 < said["expected"]["macs"] < 1e12
+    assert 0 < said["expected"]["parameter_bytes"] < 10**9
+    assert load_json(out, Deployment).expected.effort.candidates == said["expected"]["candidates"]
+
+
+def test_search_tells_people_what_it_found(parts, tmp_path, capsys):
+    table = tmp_path / "front.csv"
+    spec = ["--mode", "input-dependent", "--max-exits", 1, "--max-drop-pp", 20, "--front", table]
+    assert offramp("search", *parts, *spec, "--out", tmp_path / "chosen.json") == 0
+    said = capsys.readouterr().out
+    for words in ("candidates in", "expected mIoU", "95 % of images within", "the limits were kept", "Pareto front: "):
+        assert words in said
+    with table.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    points = [(float(row["latency_ms"]), float(row["miou"])) for row in rows]
+    assert [latency for latency, _ in points] == sorted(latency for latency, _ in points)
+    assert [miou for _, miou in points] == sorted(miou for _, miou in points)
+    chosen = load_json(tmp_path / "chosen.json", Deployment).expected
+    assert all(miou <= chosen.miou + 1e-9 for latency, miou in points if latency < chosen.latency_ms)
+
+
+def test_search_certifies_a_risk(parts, tmp_path, capsys):
+    spec = ["--mode", "input-dependent", "--max-exits", 1, "--max-drop-pp", 30, "--expected-risk", 0.6]
+    assert offramp("search", *parts, *spec, "--out", tmp_path / "chosen.json") == 0
+    said = capsys.readouterr().out
+    assert "certified: at most 60.00% of pixels differ from the final exit's answer, on average" in said
+    assert "images are drawn independently" in said
+
+
+def test_search_chooses_among_packages(parts, tmp_path, capsys):
+    assert offramp("search", *parts, *parts, "--mode", "budgeted", "--out", tmp_path / "chosen.json") == 0
+    assert "of 2 packages that of " in capsys.readouterr().out
+
+
+def test_an_anytime_search_takes_deadlines(parts, tmp_path, capsys):
+    spec = ["--mode", "anytime", "--deadlines-ms", "1,500"]
+    assert offramp("search", *parts, *spec, "--out", tmp_path / "chosen.json", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["limits"]["deadlines_ms"] == [1.0, 500.0]
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        (["--min-iou", "road"], "--min-iou: write CLASS=IOU, for example pedestrian=0.5, got 'road'"),
+        (["--min-iou", "tram=0.5"], "there is no class 'tram'; there are "),
+        (["--min-iou", "road=2"], "--min-iou: Input should be less than or equal to 1"),
+        (["--policies", "sure"], "--policies: "),
+        (["--deadlines-ms", "50,10"], "the shortest comes first"),
+        (["--max-risk", "0.1", "--expected-risk", "0.1"], "ask for one of them"),
+        (["--max-risk", "0.0001"], "cannot certify a risk of 0.0001"),
+        (["--profile", "{profile}"], "each --records needs its --profile, in the same order: got 1 and 2"),
+    ],
+)
+def test_a_search_that_makes_no_sense_is_refused(parts, tmp_path, capsys, spec, words):
+    spec = [str(part).format(profile=parts[3]) for part in spec]
+    asked = ["--mode", "input-dependent", "--max-exits", 1, "--max-drop-pp", 30]
+    assert offramp("search", *parts, *asked, *spec, "--out", tmp_path / "chosen.json") == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "chosen.json").exists()

@@ -4,7 +4,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from offramp.policy import GRID, PIXEL_THRESHOLDS, image_score
+from offramp.policy import GRID, MEAN, PIXEL_THRESHOLDS, image_score
+from offramp.specs import REGIONS
 
 
 def counts(*regions):
@@ -50,3 +51,12 @@ def test_the_grid_rises_from_nought_to_below_one():
 def test_thresholds_are_the_same_numbers_in_float32():
     # Graphs compare in float32, the search reads float64 from JSON: a threshold may not move between the two.
     assert [float(np.float32(threshold)) for threshold in PIXEL_THRESHOLDS] == list(PIXEL_THRESHOLDS)
+
+
+def test_the_mean_confidence_is_that_of_the_grid():
+    """Two pixels at 0, one at the 8th threshold and one at the last: their mean, whatever else they reach."""
+    sure = np.zeros((len(REGIONS), GRID), np.int64)
+    confidences = [0.0, 0.0, PIXEL_THRESHOLDS[8], PIXEL_THRESHOLDS[-1]]
+    sure[0] = [sum(value >= bar for value in confidences) for bar in PIXEL_THRESHOLDS]
+    assert float(image_score(sure, 0, MEAN)) == sum(confidences) / 4
+    assert float(image_score(sure, 1, MEAN)) == 1.0, "a region without pixels"

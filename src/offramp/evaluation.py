@@ -53,7 +53,7 @@ def evaluate(
     samples = open_split(data, split)
     require_same_classes(samples, network.manifest.classes)
     counts = [_ask_all(network, samples, index, progress) for index in range(len(samples))]
-    correct, predicted, labelled, sure = (np.stack(arrays) for arrays in zip(*counts, strict=True))
+    arrays = (np.stack(of_images) for of_images in zip(*counts, strict=True))
     info = RecordsInfo(
         package_id=network.manifest.package_id,
         split=split,
@@ -65,23 +65,25 @@ def evaluate(
         precision=network.engine.precision,
         provenance=Provenance.now("evaluate", inputs={"package": network.manifest.package_id}, options={"split": split}),
     )
-    return Records(info, correct, predicted, labelled, sure)
+    return Records(info, *arrays)
 
 
-def _ask_all(network: StagedNetwork, samples: Split, index: int, progress: Progress) -> tuple[Counts, Counts, Counts, Counts]:
-    """One image: correct (E, C), predicted (E, C), labelled (C,), sure (E, regions, GRID)."""
+def _ask_all(network: StagedNetwork, samples: Split, index: int, progress: Progress) -> tuple[Counts, ...]:
+    """One image's arrays of the records, in their order."""
     image, labels = samples.pair(index)
     classes = len(network.manifest.classes)
-    correct, predicted, sure = [], [], []
+    correct, predicted, sure, answers = [], [], [], []
     labelled = np.zeros(classes, np.int64)
     for found in network.iter_exits(fit(image, network.manifest.size)):
-        answer = resize_labels(found.labels(), labels.shape)
-        right, answered, labelled = count_pixels(answer, labels, classes)
+        # The engine writes the next exit's label map over this one.
+        answers.append(resize_labels(found.labels(), labels.shape).copy())
+        right, answered, labelled = count_pixels(answers[-1], labels, classes)
         correct.append(right)
         predicted.append(answered)
         sure.append(found.sure.astype(np.int64))
+    differing = np.array([np.count_nonzero(answer != answers[-1]) for answer in answers], np.int64)
     progress(f"evaluate {samples.name}", index + 1, len(samples))
-    return np.stack(correct), np.stack(predicted), labelled, np.stack(sure)
+    return np.stack(correct), np.stack(predicted), labelled, np.stack(sure), differing, np.array(labels.size, np.int64)
 
 
 def resize_labels(labels: Pixels, shape: tuple[int, ...]) -> Pixels:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from offramp.artifacts import Measurement, Profile, Provenance, device_name
+from offramp.artifacts import GraphEntry, Measurement, Profile, Provenance, device_name
 from offramp.errors import InputError
 from offramp.progress import Progress, silent
 from offramp.runtime.engines import StagedNetwork, engine_version, open_engine
@@ -47,6 +47,7 @@ def profile(
         raise InputError(f"passes must be at least 1, got {passes}")
     network = StagedNetwork(package, open_engine(engine, threads))
     manifest = network.manifest
+    labels = {graph.file: graph for graph in manifest.labels}
     original = network.load_original()
     width, height = manifest.size
     # Noise, not zeros: some processors are faster on zeros. Times do not depend on what the image shows.
@@ -62,8 +63,8 @@ def profile(
             times["original"] += [(time.perf_counter() - started) * 1e3] if kept else []
         progress(f"profile on {engine}", number + 1, WARM_UP + passes)
 
-    def measured(name: str) -> Measurement:
-        return Measurement(times_ms=tuple(times[name]))
+    def measured(name: str, graph: GraphEntry) -> Measurement:
+        return Measurement(times_ms=tuple(times[name]), macs=graph.macs, parameter_bytes=graph.parameter_bytes)
 
     return Profile(
         package_id=manifest.package_id,
@@ -74,10 +75,10 @@ def profile(
         device=device_name(),
         exits=network.exits,
         exit_stages=tuple(head.stage for head in network.heads),
-        stages=tuple(measured(f"stage {index}") for index in range(network.heads[-1].stage + 1)),
-        heads={name: measured(f"head {name}") for name in network.exits},
-        labels={name: measured(f"labels {name}") for name in network.exits},
-        original=measured("original") if original is not None else None,
+        stages=tuple(measured(f"stage {index}", manifest.stages[index]) for index in range(network.heads[-1].stage + 1)),
+        heads={head.exit: measured(f"head {head.exit}", head) for head in network.heads},
+        labels={head.exit: measured(f"labels {head.exit}", labels[head.labels]) for head in network.heads},
+        original=measured("original", manifest.original) if manifest.original is not None else None,
         peak_memory_bytes=peak_memory_bytes(),
         provenance=Provenance.now("profile", inputs={"package": manifest.package_id}, options={"passes": passes}),
     )

@@ -14,6 +14,7 @@ from offramp.errors import InputError
 
 Mode = Literal["budgeted", "anytime", "input-dependent"]
 Region = Literal["all", "off-edges", "objects"]
+PolicyName = Literal["all", "off-edges", "objects", "mean"]
 ConfidenceKind = Literal["top1", "margin", "entropy"]
 OutputStride = Literal[8, 16, 32]
 HeadKind = Literal["fcn", "deeplab", "lraspp", "skip"]
@@ -245,11 +246,42 @@ class SearchSpec(Spec):
 
     mode: Mode
     max_latency_ms: float | None = Field(default=None, gt=0)
+    """Mean over images; the last answer's in the anytime mode."""
+    max_p95_latency_ms: float | None = Field(default=None, gt=0)
+    """Over images and the passes of the profile."""
+    max_worst_latency_ms: float | None = Field(default=None, gt=0)
+    """Of an image that all exits are asked about, median."""
+    max_macs: float | None = Field(default=None, gt=0)
+    """Mean over images."""
+    max_parameter_bytes: int | None = Field(default=None, gt=0)
     max_drop_pp: float | None = Field(default=None, ge=0, le=100)
     """Accepted loss of mIoU against the final exit, in percentage points."""
     min_miou: float | None = Field(default=None, ge=0, le=1)
-    max_exits: int = Field(default=2, ge=1, le=3)
+    min_iou: dict[str, Annotated[float, Field(ge=0, le=1)]] = {}
+    """Of single classes, by name."""
+    max_exits: int = Field(default=2, ge=1, le=16)
     """Exits that an input-dependent deployment may leave at early; one more is behind them."""
+    policies: tuple[PolicyName, ...] = Field(default=REGIONS, min_length=1)
+    """How an input-dependent deployment may make scores: the share of sure pixels of a region, or the plain mean confidence."""
+    deadlines_ms: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] | None = None
+    """Between which the deadlines of the anytime mode are spread evenly; by default from the fastest exit to all of them."""
+    max_risk: float | None = Field(default=None, gt=0, lt=1)
+    """Share of pixels that may differ from the final exit's answer, with the probability `confidence`."""
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    expected_risk: float | None = Field(default=None, gt=0, lt=1)
+    """The same share, on average over calibration sets."""
+    max_candidates: int = Field(default=10**11, ge=1)
+    """Early exits are added only while the space holds no more; what lies beyond is bounded."""
+
+    @model_validator(mode="after")
+    def _limits_fit(self) -> Self:
+        if self.deadlines_ms is not None and self.deadlines_ms[0] >= self.deadlines_ms[1]:
+            raise ValueError("deadlines_ms: the shortest comes first, and the longest is longer")
+        if self.max_risk is not None and self.expected_risk is not None:
+            raise ValueError("max_risk bounds with a probability, expected_risk on average: ask for one of them")
+        if (self.max_risk or self.expected_risk) and self.mode != "input-dependent":
+            raise ValueError("risk is controlled by image thresholds, which the mode input-dependent alone has")
+        return self
 
 
 def final_exit(exits: tuple[str, ...]) -> str:

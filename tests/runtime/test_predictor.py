@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from offramp.errors import InputError
-from offramp.policy import GRID
+from offramp.policy import GRID, MEAN, PIXEL_THRESHOLDS, image_score
 from offramp.runtime.engines import StagedNetwork, open_engine
 from offramp.runtime.predictor import Predictor
 from offramp.specs import REGIONS
@@ -130,12 +130,15 @@ def test_a_bar_above_one_lets_nothing_leave_early(with_deployments, network, noi
     answer = predictor(noise)
     assert answer.exit == "final"
     assert ran == ALL_GRAPHS
-    assert answer.scores == dict.fromkeys(network.exits, 1.0), "at the pixel threshold 0 every pixel is sure"
+    found = list(predictor.network.iter_exits(noise))
+    # The pixel threshold 0 stands for the mean confidence, which is at most that of the last step of the grid.
+    assert answer.scores == {one.exit: float(image_score(one.sure, 0, MEAN)) for one in found}
+    assert all(0.3 < score < PIXEL_THRESHOLDS[-1] for score in answer.scores.values())
     np.testing.assert_array_equal(answer.labels, answers["noise"][2][0])
 
 
 def test_the_second_exit_is_judged_by_its_own_bar(with_deployments, network, noise):
-    predictor, ran = open_predictor(with_deployments(input_dependent(network, (1.01, 1.0))))
+    predictor, ran = open_predictor(with_deployments(input_dependent(network, (1.01, 0.0))))
     assert predictor(noise).exit == network.exits[1]
     assert ran == ["stage 0", "head 0", "stage 1", "head 1", "labels 1"]
 

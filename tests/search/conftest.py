@@ -27,6 +27,9 @@ def make_records(images: int = 12, exits: int = 4, classes: int = 3, seed: int =
     total = rng.integers(1, 60, (images, exits, len(REGIONS), 1))
     shares = np.sort(rng.uniform(0, 1, (images, exits, len(REGIONS), GRID - 1)) * ease[..., None], axis=-1)[..., ::-1]
     sure = np.concatenate([total, np.floor(total * shares)], axis=-1)
+    size = np.full(images, 1000)
+    # What differs from the final exit: less with depth, nothing at its end.
+    differing = np.floor(size[:, None] * (1 - ease[:, :, 0]) * np.linspace(0.5, 0.0, exits))
     info = RecordsInfo(
         package_id=PACKAGE_ID,
         split="val",
@@ -38,7 +41,7 @@ def make_records(images: int = 12, exits: int = 4, classes: int = 3, seed: int =
         precision="fp32",
         provenance=Provenance(made_by="evaluate", created="2026-01-01T00:00:00+00:00"),
     )
-    arrays = (array.astype(np.int64) for array in (correct, predicted, labelled, sure))
+    arrays = (array.astype(np.int64) for array in (correct, predicted, labelled, sure, differing, size))
     return Records(info, *arrays)
 
 

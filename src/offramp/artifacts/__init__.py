@@ -7,7 +7,8 @@ another version or of another kind.
 from __future__ import annotations
 
 from offramp.artifacts.base import FORMAT, Artifact, Provenance, device_name, load_json, require_same_package
-from offramp.artifacts.package import MANIFEST, Deployment, Expected, GraphEntry, HeadEntry, Manifest, load_manifest
+from offramp.artifacts.deployment import Certificate, Deployment, Doubt, Effort, Expected, RunnerUp
+from offramp.artifacts.package import MANIFEST, GraphEntry, HeadEntry, Manifest, load_manifest
 from offramp.artifacts.profile import Measurement, Profile
 from offramp.artifacts.records import Records, RecordsInfo, load_records
 from offramp.artifacts.run_log import Frame, RunLog
@@ -16,7 +17,10 @@ __all__ = [
     "FORMAT",
     "MANIFEST",
     "Artifact",
+    "Certificate",
     "Deployment",
+    "Doubt",
+    "Effort",
     "Expected",
     "Frame",
     "GraphEntry",
@@ -28,6 +32,7 @@ __all__ = [
     "Records",
     "RecordsInfo",
     "RunLog",
+    "RunnerUp",
     "device_name",
     "load_json",
     "load_manifest",

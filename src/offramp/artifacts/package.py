@@ -1,4 +1,4 @@
-"""The package's manifest, and the deployment: the exits and thresholds that were chosen for it."""
+"""The package's manifest."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from offramp.artifacts.base import Artifact, Provenance, load_json
+from offramp.artifacts.deployment import Deployment
 from offramp.errors import InputError
 from offramp.files import sha256_of
-from offramp.policy import GRID
-from offramp.specs import ConfidenceKind, EngineName, Mode, Region, SearchSpec, Size, Spec
+from offramp.specs import ConfidenceKind, Size, Spec
 
 MANIFEST = "manifest.json"
 """The file that makes a folder a package."""
@@ -54,56 +54,6 @@ class HeadEntry(GraphEntry):
     """(1, classes, h, w): the head's resolution."""
     labels: FileName
     """The graph that turns these class scores into a label map of the package's size."""
-
-
-class Expected(Spec):
-    """What the search expects of a deployment, from the records' images and the profile's times."""
-
-    miou: float
-    miou_interval: tuple[float, float]
-    """95 % bootstrap interval over images."""
-    final_miou: float
-    latency_ms: float
-    """Mean over images."""
-    latency_interval: tuple[float, float]
-    worst_latency_ms: float
-    final_latency_ms: float
-    """Of the final exit with no early exit asked, stage by stage."""
-    shares: dict[str, float]
-    """Share of images that leave at each exit; in the anytime mode share of deadlines that it answers."""
-    images: int
-    candidates: int
-    """How many deployments the search compared."""
-
-
-class Deployment(Artifact):
-    """The chosen exits and thresholds, what they were asked to meet and what is expected of them."""
-
-    kind: Literal["deployment"] = "deployment"
-    mode: Mode
-    exits: tuple[str, ...] = Field(min_length=1)
-    """In order of depth."""
-    region: Region = "all"
-    pixel_threshold: int = Field(default=0, ge=0, lt=GRID)
-    """Index into the manifest's `pixel_thresholds`."""
-    image_thresholds: tuple[float, ...] = ()
-    """One for each exit but the last: leave there if the score reaches it."""
-    limits: SearchSpec
-    expected: Expected
-    package_id: str
-    engine: EngineName
-    threads: int
-    """0: as many as the machine has."""
-    provenance: Provenance
-
-    @model_validator(mode="after")
-    def _thresholds_fit(self) -> Self:
-        wanted = len(self.exits) - 1 if self.mode == "input-dependent" else 0
-        if len(self.image_thresholds) != wanted:
-            raise ValueError(f"{len(self.exits)} exits in mode {self.mode} need {wanted} image thresholds")
-        if len(set(self.exits)) != len(self.exits):
-            raise ValueError("an exit is named twice")
-        return self
 
 
 class Manifest(Artifact):

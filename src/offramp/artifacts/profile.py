@@ -12,9 +12,11 @@ from offramp.specs import EngineName, Spec
 
 
 class Measurement(Spec):
-    """Raw times of one step, milliseconds; statistics are derived."""
+    """Raw times of one step, milliseconds; statistics are derived. And what it costs otherwise, where that is known."""
 
     times_ms: tuple[float, ...] = Field(min_length=1)
+    macs: int | None = Field(default=None, ge=0)
+    parameter_bytes: int | None = Field(default=None, ge=0)
 
     @property
     def median_ms(self) -> float:

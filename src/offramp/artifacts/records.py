@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -45,14 +46,25 @@ class Records:
     """(N, C) pixels: the same for every exit."""
     sure: Counts
     """(N, E, regions, GRID) pixels at head resolution; see `policy`."""
+    differing: Counts
+    """(N, E) pixels, labelled or not, whose answer is not the final exit's: of the deepest exit none."""
+    size: Counts
+    """(N,) pixels of the image."""
+
+    def part(self, images: Sequence[int]) -> Records:
+        """The records of some of the images."""
+        chosen = list(images)
+        info = self.info.model_copy(update={"images": tuple(self.info.images[index] for index in chosen)})
+        return Records(info, **{name: getattr(self, name)[chosen] for name in ARRAYS})
 
     def save(self, path: Path) -> None:
         """Write one compressed NumPy archive without pickled objects."""
         text = np.frombuffer(self.info.model_dump_json().encode(), dtype=np.uint8)
         with new_file(path) as temporary, temporary.open("wb") as file:
-            np.savez_compressed(
-                file, info=text, correct=self.correct, predicted=self.predicted, labelled=self.labelled, sure=self.sure
-            )
+            np.savez_compressed(file, info=text, **{name: getattr(self, name) for name in ARRAYS})
+
+
+ARRAYS = ("correct", "predicted", "labelled", "sure", "differing", "size")
 
 
 def load_records(path: Path) -> Records:
@@ -65,7 +77,7 @@ def load_records(path: Path) -> Records:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             info = RecordsInfo.model_validate_json(archive["info"].tobytes())
-            correct, predicted, labelled, sure = (archive[name] for name in ("correct", "predicted", "labelled", "sure"))
+            arrays = {name: archive[name] for name in ARRAYS}
     except OSError as error:
         raise InputError(f"cannot read the records {path}: {error.strerror or error}") from error
     except ValidationError as error:
@@ -75,14 +87,17 @@ def load_records(path: Path) -> Records:
         raise InputError(f"not records: {path} ({error}); make them with offramp evaluate") from error
     images, exits, classes = len(info.images), len(info.exits), len(info.classes)
     shapes = {
-        "correct": (correct, (images, exits, classes)),
-        "predicted": (predicted, (images, exits, classes)),
-        "labelled": (labelled, (images, classes)),
-        "sure": (sure, (images, exits, len(REGIONS), GRID)),
+        "correct": (images, exits, classes),
+        "predicted": (images, exits, classes),
+        "labelled": (images, classes),
+        "sure": (images, exits, len(REGIONS), GRID),
+        "differing": (images, exits),
+        "size": (images,),
     }
-    for name, (array, shape) in shapes.items():
+    for name, shape in shapes.items():
+        array = arrays[name]
         if array.shape != shape or array.dtype != np.int64 or (array < 0).any():
             raise InputError(
                 f"damaged records {path}: {name} is {array.dtype} {array.shape}, wanted int64 {shape}; evaluate again"
             )
-    return Records(info, correct, predicted, labelled, sure)
+    return Records(info, **arrays)

@@ -8,10 +8,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from offramp.cli.options import Engine, Json, Threads, checked, need, say, show
+from offramp.cli.options import Engine, Json, Threads, need, say, show
 from offramp.console import print_table, showing_progress
 from offramp.errors import InputError
-from offramp.specs import Mode, SearchSpec
+from offramp.specs import Mode
 
 
 def evaluate(
@@ -90,55 +90,6 @@ def profile(
         "peak_memory_bytes": measured.peak_memory_bytes,
     }
     show(as_json, values, people)
-
-
-def search(
-    records: Annotated[Path, typer.Option(metavar="RECORDS", help="What the exits answered, on val.")],
-    profile: Annotated[Path, typer.Option(metavar="PROFILE", help="What they cost on the device.")],
-    mode: Annotated[Mode, typer.Option(help="How the package will be run.")],
-    out: Annotated[Path, typer.Option(metavar="DEPLOYMENT", help="The deployment file to make.")],
-    max_latency_ms: Annotated[float | None, typer.Option(help="Mean latency allowed.")] = None,
-    max_drop_pp: Annotated[float | None, typer.Option(help="Points of mIoU that may be lost against the final exit.")] = None,
-    min_miou: Annotated[float | None, typer.Option(help="mIoU wanted, 0 to 1.")] = None,
-    max_exits: Annotated[int, typer.Option(help="Exits that images may leave at early.")] = 2,
-    as_json: Json = False,
-) -> None:
-    """Choose exits and thresholds that meet the limits: least latency for an accuracy, or most accuracy for a latency.
-
-    Example: offramp search --records val.records --profile here.profile --mode input-dependent --out chosen.json
-    """
-    from offramp.artifacts import Profile, load_json, load_records
-    from offramp.files import sha256_of
-    from offramp.search import search as step
-
-    spec = checked(
-        SearchSpec, mode=mode, max_latency_ms=max_latency_ms, max_drop_pp=max_drop_pp, min_miou=min_miou, max_exits=max_exits
-    )
-    parts = load_records(records), load_json(profile, Profile)
-    with showing_progress() as progress:
-        hashes = {"records": sha256_of(records), "profile": sha256_of(profile)}
-        deployment = step(*parts, spec, inputs=hashes, progress=progress)
-    deployment.save(out)
-    expected = deployment.expected
-
-    def people() -> None:
-        thresholds = [f"{value:.4f}" for value in deployment.image_thresholds]
-        thresholds += [""] * (len(deployment.exits) - len(thresholds))
-        rows = [
-            [name, threshold, f"{expected.shares.get(name, 0):.1%}"]
-            for name, threshold in zip(deployment.exits, thresholds, strict=True)
-        ]
-        print_table(
-            f"{mode}: chosen from {expected.candidates:,} candidates", ["exit", "leave at score", "share of images"], rows
-        )
-        low, high = expected.miou_interval
-        say(f"expected mIoU {expected.miou:.3f} ({low:.3f} to {high:.3f}), final exit {expected.final_miou:.3f}")
-        say(
-            f"expected mean latency {expected.latency_ms:.2f} ms, worst {expected.worst_latency_ms:.2f} ms, "
-            f"final exit alone {expected.final_latency_ms:.2f} ms"
-        )
-
-    show(as_json, deployment.model_dump(mode="json"), people)
 
 
 def trim(

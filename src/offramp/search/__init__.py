@@ -5,28 +5,27 @@ All candidates are compared, exactly: what every exit answered on every image is
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from offramp.artifacts import Deployment, Expected, Profile, Provenance, Records, require_same_package
 from offramp.errors import InputError
 from offramp.progress import Progress, silent
-from offramp.search.estimate import (
-    Evidence,
-    anytime_sets,
-    deadline_shares,
-    estimate_blocks,
-    intervals,
-    leaves_at,
-    single_exits,
-)
-from offramp.search.pareto import Limits, choose, choose_anytime, front_of, non_dominated
-from offramp.search.space import Candidate, paths
-from offramp.specs import REGIONS, Mode, SearchSpec
+from offramp.search.anytime import deadline_shares, default_deadlines
+from offramp.search.certify import certify
+from offramp.search.doubt import Resampled, doubt_about, interval
+from offramp.search.estimate import Evidence, estimate_batch, leaves_at, places_of
+from offramp.search.explore import Found, explore, last_answer
+from offramp.search.pareto import COST_LIMITS, Limits, front_of, refusal
+from offramp.search.space import Candidate, Policy
+from offramp.search.staircase import Goal
+from offramp.specs import REGIONS, SearchSpec
 
-__all__ = ["Candidate", "front", "search"]
+__all__ = ["Candidate", "front", "search", "search_all"]
 
 DEFAULT_DROP_PP = 1.0
 """Accepted where no limit is asked for."""
-MAX_ANYTIME_EXITS = 16
-"""Every set of exits is compared: 65535 of 16."""
 
 
 def search(
@@ -35,43 +34,61 @@ def search(
     spec: SearchSpec,
     *,
     inputs: dict[str, str],
+    calibration: Records | None = None,
+    workers: int = 0,
     progress: Progress = silent,
 ) -> Deployment:
     """Choose exits, policy and thresholds for a mode under limits.
 
-    With a limit on accuracy the fastest deployment that keeps it is chosen, with one on latency alone the most accurate, and
+    With a limit on accuracy the fastest deployment that keeps it is chosen, with limits on costs alone the most accurate, and
     without any the fastest that loses at most one point of mIoU. An anytime deployment is the one whose answers are best on
     average over deadlines; limits bound its last answer.
+
+    With a limit on risk the image thresholds are made as safe as it takes to certify it. Images that certify must not have been
+    chosen by: without `calibration` the second half of the records is set aside for that.
 
     Args:
         records: what the exits answered, on val.
         profile: what they cost on the device.
         spec: mode and limits.
         inputs: names and hashes of what the two came from.
-        progress: told of each set of exits.
+        calibration: records of other images, to certify a limit on risk by.
+        workers: threads of the search itself; 0 for all processors.
+        progress: told of each policy.
 
     Raises:
         InputError: parts that do not belong together, records of another split, or limits that nothing meets.
 
     """
     evidence = _evidence(records, profile)
-    limits = _with_default(spec)
-    bounds = Limits.of(limits, float(evidence.exit_miou()[-1]))
-    if spec.mode == "anytime":
-        candidates = _anytime(evidence)
-        compared, chosen = len(candidates), choose_anytime(candidates, bounds)
-        progress("search", compared, compared)
-    else:
-        best, compared = _compare(evidence, spec.mode, spec.max_exits, progress)
-        chosen = choose(best, bounds)
+    asked = _with_default(spec)
+    risky = asked.max_risk is not None or asked.expected_risk is not None
+    if calibration is not None and not risky:
+        raise InputError("calibration records are for a limit on risk; give max-risk or expected-risk, or leave them out")
+    chosen_by, certified_by = _parts(records, calibration, profile) if risky else (records, records)
+    seen = Evidence.of(chosen_by, profile) if risky else evidence
+    limits = Limits.of(asked, seen)
+    lasts = [len(seen.exits) - 1] if risky else None
+    found = explore(seen, limits, limits.goal, lasts=lasts, workers=workers, progress=progress)
+    if found.winner is None:
+
+        def again(other: Limits, goal: Goal) -> Candidate | None:
+            return explore(seen, other, goal, lasts=lasts, workers=workers).winner
+
+        raise refusal(seen, limits, found.singles, again)
+    winner, certificate = found.winner, None
+    if risky:
+        winner, certificate = certify(asked, seen, winner, certified_by, Evidence.of(certified_by, profile), evidence)
+        _still_met(Limits.of(asked, evidence), winner)
+    expected = _expected(evidence, limits, found, winner)
     return Deployment(
         mode=spec.mode,
-        exits=chosen.exits,
-        region=chosen.region,
-        pixel_threshold=chosen.pixel_threshold,
-        image_thresholds=chosen.image_thresholds,
-        limits=limits,
-        expected=_expected(evidence, spec.mode, chosen, compared),
+        exits=winner.exits,
+        region=winner.region,
+        pixel_threshold=winner.pixel_threshold,
+        image_thresholds=winner.image_thresholds,
+        limits=asked,
+        expected=expected.model_copy(update={"certificate": certificate}),
         package_id=profile.package_id,
         engine=profile.engine,
         threads=profile.threads,
@@ -81,8 +98,102 @@ def search(
     )
 
 
-def front(records: Records, profile: Profile, mode: Mode, max_exits: int) -> tuple[Candidate, ...]:
-    """The candidates that no other beats in both latency and mIoU, by rising latency.
+def search_all(
+    pairs: Sequence[tuple[Records, Profile]],
+    spec: SearchSpec,
+    *,
+    inputs: Sequence[dict[str, str]],
+    workers: int = 0,
+    progress: Progress = silent,
+) -> tuple[Deployment, int]:
+    """The best deployment of several packages: networks, precisions, output resolutions.
+
+    A loss in points is against the most accurate final exit of them all.
+
+    Args:
+        pairs: records and profile of each package.
+        spec: as in `search`.
+        inputs: as in `search`, of each package.
+        workers: as in `search`.
+        progress: told of each policy.
+
+    Returns:
+        The deployment, and which of the packages it is of.
+
+    Raises:
+        InputError: records of different images, or profiles of different devices; or nothing meets the limits in any package.
+
+    """
+    if spec.max_risk is not None or spec.expected_risk is not None:
+        raise InputError("a limit on risk is against the final exit of one package; search each package by itself")
+    _require_comparable(pairs)
+    asked = _with_default(spec)
+    if asked.max_drop_pp is not None:
+        best = max(float(_evidence(*pair).exit_miou()[-1]) for pair in pairs)
+        least = max(best - asked.max_drop_pp / 100, asked.min_miou or 0.0)
+        asked = asked.model_copy(update={"max_drop_pp": None, "min_miou": max(least, 0.0)})
+    found: list[tuple[Deployment, int]] = []
+    refusals: list[str] = []
+    for index, (records, profile) in enumerate(pairs):
+        try:
+            found.append((search(records, profile, asked, inputs=inputs[index], workers=workers, progress=progress), index))
+        except InputError as error:
+            refusals.append(f"package {index + 1}: {error}")
+    if not found:
+        raise InputError("no package has a deployment that meets the limits; " + "; ".join(refusals))
+    accuracy = asked.min_miou is not None
+
+    def order(one: tuple[Deployment, int]) -> tuple[float, float]:
+        expected = one[0].expected
+        if asked.mode == "anytime":
+            return -(expected.quality or 0.0), expected.latency_ms
+        return (expected.latency_ms, -expected.miou) if accuracy else (-expected.miou, expected.latency_ms)
+
+    return min(found, key=order)
+
+
+def _require_comparable(pairs: Sequence[tuple[Records, Profile]]) -> None:
+    first, profile = pairs[0][0].info, pairs[0][1]
+    for records, other in pairs[1:]:
+        if (records.info.data_fingerprint, records.info.classes) != (first.data_fingerprint, first.classes):
+            raise InputError("the packages' records are of different images or classes; evaluate all on the same split")
+        if (other.device, other.threads) != (profile.device, profile.threads):
+            raise InputError(
+                f"the profiles do not compare: {profile.device}, {profile.threads} threads, and {other.device}, "
+                f"{other.threads} threads; profile all packages on the device with the same threads"
+            )
+
+
+def _parts(records: Records, calibration: Records | None, profile: Profile) -> tuple[Records, Records]:
+    """The records to choose by and those to certify by."""
+    if calibration is not None:
+        _evidence(calibration, profile)
+        if set(calibration.info.images) & set(records.info.images):
+            raise InputError("calibration records hold images that exits are chosen by, which would certify too much")
+        return records, calibration
+    images = len(records.info.images)
+    if images < 2:
+        raise InputError("a limit on risk needs images to choose by and others to certify by, got 1 image")
+    # Neighbours in a video are alike: halves keep them together.
+    return records.part(range(images // 2)), records.part(range(images // 2, images))
+
+
+def _still_met(limits: Limits, winner: Candidate) -> None:
+    if winner.latency_ms > limits.max_latency_ms:
+        raise InputError(
+            f"the thresholds that can be certified take {winner.latency_ms:.2f} ms on average, which is over max-latency-ms "
+            f"{limits.max_latency_ms:g}; relax the risk or the latency, or give more images"
+        )
+    if winner.miou < limits.min_miou:
+        raise InputError(
+            f"the certified deployment reaches mIoU {winner.miou:.3f} on all images, which misses {limits.accuracy}; relax it"
+        )
+
+
+def front(
+    records: Records, profile: Profile, spec: SearchSpec, *, workers: int = 0, progress: Progress = silent
+) -> tuple[Candidate, ...]:
+    """The candidates within the limits that no other beats in both latency and mIoU, by rising latency.
 
     In the anytime mode both are of the last answer, which earlier exits only delay: its front is one of single exits.
 
@@ -91,9 +202,7 @@ def front(records: Records, profile: Profile, mode: Mode, max_exits: int) -> tup
 
     """
     evidence = _evidence(records, profile)
-    if mode == "anytime":
-        return front_of(_anytime(evidence))
-    return _compare(evidence, mode, max_exits, silent)[0]
+    return front_of(explore(evidence, Limits.of(spec, evidence), "front", workers=workers, progress=progress).candidates)
 
 
 def _evidence(records: Records, profile: Profile) -> Evidence:
@@ -123,66 +232,45 @@ def _evidence(records: Records, profile: Profile) -> Evidence:
 
 
 def _with_default(spec: SearchSpec) -> SearchSpec:
-    limited = any(limit is not None for limit in (spec.max_latency_ms, spec.max_drop_pp, spec.min_miou))
-    if limited or spec.mode == "anytime":
+    asked = [spec.max_drop_pp, spec.min_miou, *(getattr(spec, name) for name in COST_LIMITS)]
+    if spec.mode == "anytime" or any(limit is not None for limit in asked):
         return spec
     return spec.model_copy(update={"max_drop_pp": DEFAULT_DROP_PP})
 
 
-def _anytime(evidence: Evidence) -> list[Candidate]:
-    if len(evidence.exits) > MAX_ANYTIME_EXITS:
-        raise InputError(
-            f"the anytime mode compares every set of exits, of {MAX_ANYTIME_EXITS} at most, got {len(evidence.exits)}; "
-            f"train and export fewer exits"
-        )
-    return anytime_sets(evidence)
-
-
-def _compare(evidence: Evidence, mode: Mode, max_exits: int, progress: Progress) -> tuple[tuple[Candidate, ...], int]:
-    """The front of all candidates of a mode, and how many they were."""
-    singles = single_exits(evidence)
-    best, compared = front_of(singles), len(singles)
-    subsets = paths(len(evidence.exits), max_exits) if mode == "input-dependent" else []
-    for done, exits in enumerate(subsets, start=1):
-        found, size = _best_of(evidence, exits)
-        best, compared = front_of([*best, *found]), compared + size
-        progress("search", done, len(subsets))
-    return best, compared
-
-
-def _best_of(evidence: Evidence, exits: tuple[int, ...]) -> tuple[list[Candidate], int]:
-    """The best candidates of each block with these exits, and how many candidates there are."""
-    names = tuple(evidence.exits[index] for index in exits)
-    worst = evidence.costs.path_ms(exits)
-    found, compared = [], 0
-    for block, miou, latency_ms in estimate_blocks(evidence, exits):
-        compared += block.size
-        for index in non_dominated(latency_ms, miou).tolist():
-            value = float(miou[index])
-            region, thresholds = REGIONS[block.region], block.thresholds_of(index)
-            found.append(
-                Candidate(names, region, block.pixel_threshold, thresholds, value, float(latency_ms[index]), worst, value)
-            )
-    return found, compared
-
-
-def _expected(evidence: Evidence, mode: Mode, chosen: Candidate, compared: int) -> Expected:
+def _expected(evidence: Evidence, limits: Limits, found: Found, winner: Candidate) -> Expected:
     final = len(evidence.exits) - 1
-    miou_interval, latency_interval = intervals(evidence, chosen)
-    if mode == "anytime":
-        shares = deadline_shares(evidence.costs, [evidence.exits.index(name) for name in chosen.exits])
+    places = places_of(evidence, winner)
+    resampled = Resampled.of(evidence, winner)
+    policy = Policy(REGIONS.index(winner.region), winner.pixel_threshold)
+    anytime = limits.spec.mode == "anytime"
+    if anytime:
+        # Who has all the time there is gets the last answer.
+        batch = last_answer(evidence, places)
+        deadlines = limits.spec.deadlines_ms or default_deadlines(evidence.costs, evidence.taps)
+        shares: Sequence[float] = deadline_shares(evidence.costs, places, deadlines)
     else:
-        left = leaves_at(evidence, chosen)
-        shares = [float((left == place).mean()) for place in range(len(chosen.exits))]
+        thresholds = np.array([winner.image_thresholds]).reshape(1, -1)
+        batch = estimate_batch(evidence, [policy], np.array([places]), np.zeros(1, np.int64), thresholds)
+        left = leaves_at(evidence, winner)
+        shares = [float((left == place).mean()) for place in range(len(places))]
+    costs = evidence.costs
+    known_macs, known_bytes = costs.stage_macs and costs.head_macs, costs.stage_bytes and costs.head_bytes
     return Expected(
-        miou=chosen.miou,
-        miou_interval=miou_interval,
+        miou=winner.miou,
+        miou_interval=interval(resampled.miou),
         final_miou=float(evidence.exit_miou()[final]),
-        latency_ms=chosen.latency_ms,
-        latency_interval=latency_interval,
-        worst_latency_ms=chosen.worst_latency_ms,
-        final_latency_ms=evidence.costs.path_ms((final,)),
-        shares=dict(zip(chosen.exits, shares, strict=True)),
+        latency_ms=winner.latency_ms,
+        latency_interval=interval(resampled.latency_ms),
+        worst_latency_ms=winner.worst_latency_ms,
+        final_latency_ms=costs.path_ms((final,)),
+        shares=dict(zip(winner.exits, shares, strict=True)),
         images=evidence.images,
-        candidates=compared,
+        p95_latency_ms=float(COST_LIMITS["max_p95_latency_ms"](costs, batch)[0]),
+        macs=float(COST_LIMITS["max_macs"](costs, batch)[0]) if known_macs else None,
+        parameter_bytes=costs.parameter_bytes(places) if known_bytes else None,
+        quality=winner.quality if anytime else None,
+        candidates=found.effort.candidates,
+        effort=found.effort,
+        doubt=None if anytime else doubt_about(evidence, limits, limits.goal, winner, found.runner_up),
     )

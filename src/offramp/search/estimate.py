@@ -1,52 +1,104 @@
-"""What a candidate would do on the records' images, at the profile's times.
+"""What candidates would do on the records' images, at the profile's times.
 
 Nothing is approximated: pixel counts add up over images, so the mIoU of a mixture of exits follows from the sums over the
-images that leave at each. Sums of a whole block of candidates are one matrix product for each exit.
+images that leave at each.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from offramp.artifacts import Profile, Records
-from offramp.metrics import Counts, miou
+from offramp.artifacts import Measurement, Profile, Records
+from offramp.metrics import Counts, iou, miou
 from offramp.policy import GRID, image_score
-from offramp.search.space import Block, Candidate, Floats, all_subsets, blocks, threshold_table
+from offramp.search.space import Candidate, Floats, Indices, Policy, taps_of
 from offramp.specs import REGIONS
 
-ELEMENTS = 2**22
-"""Of the largest array of a block: 32 MiB."""
-RESAMPLES = 500
-SEED = 0
+AT_ONCE = 2**22
+"""Elements of the largest array while candidates are estimated: 32 MiB."""
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Median times in ms, exit by exit in order of depth."""
+    """What the steps of the exits cost, exit by exit in order of depth, each (E,)."""
 
     stages: tuple[float, ...]
-    """All stages up to the exit's own."""
+    """Median ms of all stages up to the exit's own."""
     heads: tuple[float, ...]
     labels: tuple[float, ...]
+    stage_macs: tuple[int, ...] | None
+    """None where the profile does not say."""
+    head_macs: tuple[int, ...] | None
+    stage_bytes: tuple[int, ...] | None
+    """Of parameters."""
+    head_bytes: tuple[int, ...] | None
+    passes: Floats
+    """(3, passes, E): ms of the stages so far, the head and the label map in each pass of the profile."""
 
     @classmethod
     def of(cls, profile: Profile) -> Costs:
-        """Take the medians once."""
-        stages = [stage.median_ms for stage in profile.stages]
+        """Take medians and sums once."""
+        heads = [profile.heads[name] for name in profile.exits]
+        labels = [profile.labels[name] for name in profile.exits]
+        medians = [stage.median_ms for stage in profile.stages]
+        deepest = profile.exit_stages
+        stage_macs, stage_bytes = (_sums([getattr(stage, what) for stage in profile.stages], deepest) for what in STEP_COSTS)
+        head_macs, head_bytes = (_all([getattr(head, what) for head in heads]) for what in STEP_COSTS)
+        stages = np.cumsum(_passes(profile.stages, profile), axis=1)[:, list(deepest)]
         return cls(
-            stages=tuple(sum(stages[: deepest + 1]) for deepest in profile.exit_stages),
-            heads=tuple(profile.heads[name].median_ms for name in profile.exits),
-            labels=tuple(profile.labels[name].median_ms for name in profile.exits),
+            stages=tuple(sum(medians[: place + 1]) for place in deepest),
+            heads=tuple(head.median_ms for head in heads),
+            labels=tuple(step.median_ms for step in labels),
+            stage_macs=stage_macs,
+            head_macs=head_macs,
+            stage_bytes=stage_bytes,
+            head_bytes=head_bytes,
+            passes=np.stack([stages, _passes(heads, profile), _passes(labels, profile)]),
         )
 
     def path_ms(self, exits: Sequence[int]) -> float:
         """`Profile.latency_ms`, to the last bit: ask `exits`, answer with the last."""
         return self.stages[exits[-1]] + sum(self.heads[index] for index in exits) + self.labels[exits[-1]]
+
+    def path_macs(self, exits: Sequence[int]) -> int:
+        """Of asking `exits` and answering with the last."""
+        assert self.stage_macs is not None, "the profile does not say"
+        assert self.head_macs is not None, "the profile does not say"
+        return self.stage_macs[exits[-1]] + sum(self.head_macs[index] for index in exits)
+
+    def parameter_bytes(self, exits: Sequence[int]) -> int:
+        """Of a package with these exits alone."""
+        assert self.stage_bytes is not None, "the profile does not say"
+        assert self.head_bytes is not None, "the profile does not say"
+        return self.stage_bytes[exits[-1]] + sum(self.head_bytes[index] for index in exits)
+
+    def path_passes(self, exits: Sequence[int]) -> Floats:
+        """Ms of asking `exits` and answering with the last in each pass of the profile, whose steps it took in turn."""
+        stages, heads, labels = self.passes
+        return np.asarray(stages[:, exits[-1]] + heads[:, list(exits)].sum(axis=1) + labels[:, exits[-1]])
+
+
+STEP_COSTS = ("macs", "parameter_bytes")
+
+
+def _passes(steps: Sequence[Measurement], profile: Profile) -> Floats:
+    """Times (passes, steps); steps with fewer times than others are repeated from the start."""
+    every = [*profile.stages, *profile.heads.values(), *profile.labels.values()]
+    return np.stack([np.resize(step.times_ms, max(len(one.times_ms) for one in every)) for step in steps], axis=1)
+
+
+def _all(values: Sequence[int | None]) -> tuple[int, ...] | None:
+    known = [value for value in values if value is not None]
+    return tuple(known) if len(known) == len(values) else None
+
+
+def _sums(values: Sequence[int | None], until: Sequence[int]) -> tuple[int, ...] | None:
+    known = _all(values)
+    return None if known is None else tuple(sum(known[: place + 1]) for place in until)
 
 
 @dataclass(frozen=True)
@@ -54,14 +106,15 @@ class Evidence:
     """Records and profile in the form that estimates need: E exits, N images, C classes."""
 
     exits: tuple[str, ...]
+    classes: tuple[str, ...]
+    taps: tuple[tuple[int, ...], ...]
+    """The exits at each tap."""
     pixels: Floats
     """(E, N, 2C): correct, then predicted pixels. Whole numbers, which float64 adds up exactly and multiplies fast."""
     labelled: Counts
     """(N, C)."""
     scores: Floats
-    """(regions, GRID, N, E)."""
-    thresholds: Floats
-    """(regions, GRID, QUANTILES, E)."""
+    """(regions, GRID, N, E); at the first of GRID, of the mean confidence."""
     costs: Costs
 
     @classmethod
@@ -73,10 +126,11 @@ class Evidence:
         pixels = np.concatenate([records.correct, records.predicted], axis=2).swapaxes(0, 1).astype(np.float64)
         return cls(
             exits=records.info.exits,
+            classes=records.info.classes,
+            taps=taps_of(profile.exit_stages),
             pixels=np.ascontiguousarray(pixels),
             labelled=records.labelled,
             scores=scores,
-            thresholds=threshold_table(scores),
             costs=Costs.of(profile),
         )
 
@@ -89,6 +143,10 @@ class Evidence:
         """MIoU of each exit alone, (E,)."""
         return miou_of(self.pixels.sum(axis=1), self.labelled.sum(axis=0))
 
+    def scores_of(self, policy: Policy) -> Floats:
+        """(N, E)."""
+        return np.asarray(self.scores[policy.region, policy.pixel_threshold])
+
 
 def miou_of(pixels: Floats, labelled: Counts) -> Floats:
     """MIoU of summed pixels (..., 2C) against labelled ones (..., C); shape (...)."""
@@ -96,132 +154,122 @@ def miou_of(pixels: Floats, labelled: Counts) -> Floats:
     return miou(correct, predicted, labelled)
 
 
-# ------------------------------------------------------------------------------------------------------------------- modes
+def iou_of(pixels: Floats, labelled: Counts) -> Floats:
+    """IoU of each class, (..., C)."""
+    correct, predicted = np.split(pixels.astype(np.int64), 2, axis=-1)
+    return iou(correct, predicted, labelled)
 
 
-def single_exits(evidence: Evidence) -> list[Candidate]:
-    """Every exit alone."""
-    latencies = [evidence.costs.path_ms((index,)) for index in range(len(evidence.exits))]
-    return [
-        Candidate((name,), REGIONS[0], 0, (), miou=value, latency_ms=latency, worst_latency_ms=latency, quality=value)
-        for name, value, latency in zip(evidence.exits, evidence.exit_miou().tolist(), latencies, strict=True)
-    ]
-
-
-def estimate_blocks(evidence: Evidence, exits: tuple[int, ...]) -> Iterator[tuple[Block, Floats, Floats]]:
-    """Yield each block of candidates with these exits, the mIoU and the mean latency of its candidates, each (block.size,)."""
-    # Behind the pixels stands which exit an image leaves at: their sums are the images that leave at each.
-    places = np.eye(len(exits))
-    values = [
-        np.hstack([evidence.pixels[index], np.tile(place, (evidence.images, 1))])
-        for index, place in zip(exits, places, strict=True)
-    ]
-    costs = [evidence.costs.path_ms(exits[: place + 1]) for place in range(len(exits))]
-    labelled = evidence.labelled.sum(axis=0)
-    for block in blocks(exits, evidence.thresholds):
-        scores = evidence.scores[block.region, block.pixel_threshold]
-        clears = [scores[:, index] >= tried[:, None] for index, tried in zip(exits[:-1], block.image_thresholds, strict=True)]
-        sums = mixture_sums(clears, values)
-        pixels, leaving = sums[:, : -len(exits)], sums[:, -len(exits) :]
-        yield block, miou_of(pixels, labelled), mean_latency(leaving / evidence.images, costs)
-
-
-def mixture_sums(clears: Sequence[npt.NDArray[np.bool_]], values: Sequence[Floats]) -> Floats:
-    """Add up, for every combination of thresholds, the values of each image at the exit where it leaves.
-
-    Args:
-        clears: for each early exit (T, N): whether an image's score reaches each of T thresholds.
-        values: for each exit, the final one too, (N, V).
-
-    Returns:
-        (T of the first exit x T of the second x ..., V), the first exit's thresholds varying slowest.
-
-    """
-    step = max(1, ELEMENTS // math.prod(len(clear) for clear in clears))
-    images = [slice(start, start + step) for start in range(0, len(values[0]), step)]
-    parts = [_sums([clear[:, part] for clear in clears], [value[part] for value in values]) for part in images]
-    return np.asarray(np.sum(parts, axis=0))
-
-
-def _sums(clears: Sequence[npt.NDArray[np.bool_]], values: Sequence[Floats]) -> Floats:
-    images, width = values[-1].shape
-    here, sums = np.ones((1, images)), np.zeros((1, width))
-    for clear, value in zip(clears, values[:-1], strict=True):
-        leaving = (here[:, None] * clear).reshape(-1, images)
-        here = np.repeat(here, len(clear), axis=0) - leaving
-        sums = np.repeat(sums, len(clear), axis=0) + leaving @ value
-    return sums + here @ values[-1]
-
-
-def mean_latency(shares: Floats, costs: Sequence[float]) -> Floats:
+def mean_cost(shares: Floats, costs: Floats) -> Floats:
     """Mean of the exits' costs by the shares of images that leave there, (..., exits) -> (...).
 
     Added up in a fixed order, and exactly the cost of an exit where all images leave: ties stay ties.
     """
     total = np.zeros(shares.shape[:-1])
-    for place, cost in enumerate(costs):
-        total += shares[..., place] * cost
+    for place in range(shares.shape[-1]):
+        total += shares[..., place] * costs[..., place]
     return total
 
 
-def anytime_sets(evidence: Evidence) -> list[Candidate]:
-    """Every set of exits, judged by the answer it has ready at deadlines of all lengths."""
-    values = evidence.exit_miou().tolist()
-    found = []
-    for exits in all_subsets(len(evidence.exits)):
-        latency = evidence.costs.path_ms(exits)
-        shares = deadline_shares(evidence.costs, exits)
-        quality = sum(share * values[index] for share, index in zip(shares, exits, strict=True))
-        names = tuple(evidence.exits[index] for index in exits)
-        found.append(Candidate(names, REGIONS[0], 0, (), values[exits[-1]], latency, latency, quality))
-    return found
+# ------------------------------------------------------------------------------------------------------- many candidates
 
 
-def deadline_shares(costs: Costs, exits: Sequence[int]) -> list[float]:
-    """Share of the deadlines at which each of `exits` is the latest answer; the rest finds no answer yet.
+@dataclass(frozen=True)
+class Batch:
+    """Candidates of the same number of exits, K, in arrays: S of them."""
 
-    Deadlines are spread evenly from the fastest exit alone to the last one of the full set.
-    """
-    everything = range(len(costs.stages))
-    earliest = min(costs.path_ms((index,)) for index in everything)
-    # With a single exit there is but one deadline; this keeps its share 1.
-    latest = max(costs.path_ms(everything), math.nextafter(earliest, math.inf))
-    shares, until = [], latest
-    for place in reversed(range(len(exits))):
-        ready = min(costs.path_ms(exits[: place + 1]), until)
-        shares.append((until - ready) / (latest - earliest))
-        until = ready
-    return shares[::-1]
+    exits: Indices
+    """(S, K)."""
+    policy: Indices
+    """(S,): index into a list of policies."""
+    image_thresholds: Floats
+    """(S, K - 1)."""
+    pixels: Floats
+    """(S, 2C): correct, then predicted pixels, exactly."""
+    miou: Floats
+    shares: Floats
+    """(S, K): of images that leave at each exit."""
+    latency_ms: Floats
+    """Mean over the images."""
+
+    def __len__(self) -> int:
+        return len(self.miou)
+
+    def __getitem__(self, which: npt.NDArray[np.bool_] | npt.NDArray[np.int64]) -> Batch:
+        return Batch(*(getattr(self, field)[which] for field in Batch.__dataclass_fields__))
+
+    def candidate(self, evidence: Evidence, policies: Sequence[Policy], index: int) -> Candidate:
+        """One of them by names."""
+        exits = self.exits[index].tolist()
+        # One exit alone decides nothing by scores.
+        policy = policies[self.policy[index]] if len(exits) > 1 else Policy(0, 0)
+        value = float(self.miou[index])
+        return Candidate(
+            tuple(evidence.exits[place] for place in exits),
+            REGIONS[policy.region],
+            policy.pixel_threshold,
+            tuple(self.image_thresholds[index].tolist()),
+            value,
+            float(self.latency_ms[index]),
+            evidence.costs.path_ms(exits),
+            value,
+        )
+
+
+def estimate_batch(
+    evidence: Evidence, policies: Sequence[Policy], exits: Indices, policy: Indices, image_thresholds: Floats
+) -> Batch:
+    """What each of these candidates would do, exactly; shapes as in `Batch`."""
+    step = max(1, AT_ONCE // (evidence.images * evidence.pixels.shape[2]))
+    parts = [
+        _estimate(evidence, policies, exits[at : at + step], policy[at : at + step], image_thresholds[at : at + step])
+        for at in range(0, max(1, len(exits)), step)
+    ]
+    pixels, shares = (np.concatenate([part[place] for part in parts]) for place in (0, 1))
+    sets, which = np.unique(exits, axis=0, return_inverse=True)
+    paths = np.array([[evidence.costs.path_ms(one[: place + 1]) for place in range(len(one))] for one in sets.tolist()])
+    latency = mean_cost(shares, paths.reshape(-1, exits.shape[1])[which.reshape(-1)])
+    return Batch(exits, policy, image_thresholds, pixels, miou_of(pixels, evidence.labelled.sum(axis=0)), shares, latency)
+
+
+def _estimate(
+    evidence: Evidence, policies: Sequence[Policy], exits: Indices, policy: Indices, image_thresholds: Floats
+) -> tuple[Floats, Floats]:
+    """Sums of pixels (S, 2C) and shares (S, K)."""
+    table = np.stack([evidence.scores_of(one) for one in policies]) if image_thresholds.size else evidence.scores[0]
+    here = np.ones((len(exits), evidence.images), dtype=bool)
+    pixels = np.zeros((len(exits), evidence.pixels.shape[2]))
+    shares = np.zeros(exits.shape)
+    for place in range(exits.shape[1]):
+        leaving = here
+        if place < image_thresholds.shape[1]:
+            leaving = here & (table[policy, :, exits[:, place]] >= image_thresholds[:, place, None])
+        here = here & ~leaving
+        shares[:, place] = leaving.sum(axis=1) / evidence.images
+        pixels += (leaving[:, None].astype(np.float64) @ evidence.pixels[exits[:, place]])[:, 0]
+    return pixels, shares
+
+
+def single_exits(evidence: Evidence) -> Batch:
+    """Every exit alone."""
+    exits = np.arange(len(evidence.exits))[:, None]
+    return estimate_batch(evidence, [], exits, np.zeros(len(exits), np.int64), np.zeros((len(exits), 0)))
 
 
 # ---------------------------------------------------------------------------------------------------------- one candidate
 
 
+def places_of(evidence: Evidence, candidate: Candidate) -> list[int]:
+    """Its exits as indices."""
+    return [evidence.exits.index(name) for name in candidate.exits]
+
+
 def leaves_at(evidence: Evidence, candidate: Candidate) -> npt.NDArray[np.int64]:
     """Index into the candidate's exits of the one where each image leaves, (N,)."""
-    indices = [evidence.exits.index(name) for name in candidate.exits]
+    indices = places_of(evidence, candidate)
     if not candidate.image_thresholds:
         return np.full(evidence.images, len(indices) - 1)
-    scores = evidence.scores[REGIONS.index(candidate.region), candidate.pixel_threshold][:, indices[:-1]]
+    policy = Policy(REGIONS.index(candidate.region), candidate.pixel_threshold)
+    scores = evidence.scores_of(policy)[:, indices[:-1]]
     clears = np.column_stack([scores >= candidate.image_thresholds, np.ones(evidence.images, dtype=bool)])
     return np.asarray(clears.argmax(axis=1))
-
-
-def intervals(evidence: Evidence, candidate: Candidate) -> tuple[tuple[float, float], tuple[float, float]]:
-    """95 % bootstrap intervals over images of the candidate's mIoU and mean latency."""
-    indices = [evidence.exits.index(name) for name in candidate.exits]
-    left = leaves_at(evidence, candidate)
-    pixels = evidence.pixels[np.array(indices)[left], np.arange(evidence.images)]
-    costs = [evidence.costs.path_ms(indices[: place + 1]) for place in range(len(indices))]
-    # How often each image is drawn when N are drawn out of N with replacement.
-    drawn = np.random.default_rng(SEED).multinomial(
-        evidence.images, np.full(evidence.images, 1 / evidence.images), size=RESAMPLES
-    )
-    values = miou_of(drawn @ pixels, drawn @ evidence.labelled)
-    shares = drawn @ np.eye(len(indices))[left] / evidence.images
-    return _middle(values), _middle(mean_latency(shares, costs))
-
-
-def _middle(values: Floats) -> tuple[float, float]:
-    low, high = np.nanquantile(values, [0.025, 0.975]).tolist()
-    return low, high

@@ -1,24 +1,23 @@
 """What candidates there are: the exits, policies and thresholds that a deployment may have.
 
-Exits are indices in order of depth here, the last one the final exit. The many candidates of the input-dependent mode come in
-blocks that share everything but the image thresholds: a block is estimated as arrays, and only what is worth keeping of it
-becomes a `Candidate`.
+Exits are indices in order of depth here, the last one the deepest. A deployment takes at most one of the exits at a tap. An
+input-dependent one has one policy for all its exits, and for each but the last an image threshold.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, groupby, product
 
 import numpy as np
 import numpy.typing as npt
 
-from offramp.policy import GRID
-from offramp.specs import REGIONS, Region
+from offramp.policy import GRID, MEAN
+from offramp.specs import REGIONS, PolicyName, Region
 
 Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int64]
 
 QUANTILES = 16
 """Image thresholds tried at an exit: so many quantiles of its scores, evenly spaced up to the highest.
@@ -50,61 +49,81 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Block:
-    """Candidates that differ in their image thresholds only."""
+class Policy:
+    """How scores are made."""
 
-    exits: tuple[int, ...]
-    """In order of depth; who has not left before leaves at the last."""
     region: int
+    """Index into `specs.REGIONS`."""
     pixel_threshold: int
-    image_thresholds: tuple[Floats, ...]
-    """For each exit but the last the values to try, ascending; candidates are their product, the first's varying slowest."""
-
-    @property
-    def size(self) -> int:
-        """How many candidates."""
-        return math.prod(len(values) for values in self.image_thresholds)
-
-    def thresholds_of(self, index: int) -> tuple[float, ...]:
-        """The image thresholds of one candidate."""
-        places = np.unravel_index(index, [len(values) for values in self.image_thresholds])
-        return tuple(float(values[place]) for values, place in zip(self.image_thresholds, places, strict=True))
+    """Index into `policy.PIXEL_THRESHOLDS`; `policy.MEAN` for the mean confidence."""
 
 
-def paths(exits: int, max_exits: int) -> list[tuple[int, ...]]:
-    """Every choice of 1 to `max_exits` exits to leave at early and one behind them, which need not be the final one."""
-    return [chosen for number in range(2, max_exits + 2) for chosen in combinations(range(exits), number)]
+def policies(names: Sequence[PolicyName]) -> list[Policy]:
+    """Every policy of these kinds: of a region one for each pixel threshold but the one that every pixel reaches."""
+    found = []
+    for name in names:
+        if name == "mean":
+            found.append(Policy(0, MEAN))
+        else:
+            found += [Policy(REGIONS.index(name), threshold) for threshold in range(1, GRID)]
+    return found
 
 
-def all_subsets(exits: int) -> list[tuple[int, ...]]:
-    """Every non-empty choice of exits."""
-    return [chosen for number in range(1, exits + 1) for chosen in combinations(range(exits), number)]
+def taps_of(stages: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """The exits at each tap, from `Profile.exit_stages`: exits behind the same stage."""
+    return tuple(tuple(group) for _, group in groupby(range(len(stages)), key=lambda index: stages[index]))
 
 
-def threshold_table(scores: Floats) -> Floats:
-    """The image thresholds to try.
-
-    They are scores that occurred, so that `score >= threshold` decides on the device as it did here.
-
-    Args:
-        scores: (regions, GRID, N, E).
-
-    Returns:
-        (regions, GRID, QUANTILES, E), ascending along QUANTILES.
-
-    """
-    return np.moveaxis(np.quantile(scores, np.linspace(0, 1, QUANTILES + 1)[1:], axis=2, method="higher"), 0, 2)
+def sets_of(taps: Sequence[Sequence[int]], number: int) -> Iterator[tuple[int, ...]]:
+    """Every choice of so many exits, at most one at a tap, in order of depth."""
+    for chosen in combinations(taps, number):
+        yield from product(*chosen)
 
 
-def blocks(exits: tuple[int, ...], thresholds: Floats) -> Iterator[Block]:
-    """All candidates of these exits: each region and pixel threshold (but the one that every pixel clears) is a block.
+def count_sets(taps: Sequence[Sequence[int]], number: int) -> int:
+    """How many `sets_of` gives."""
+    return _choices([len(exits) for exits in taps], number)
+
+
+def count_candidates(
+    taps: Sequence[Sequence[int]], thresholds: npt.NDArray[np.int64], early: int, lasts: Collection[int]
+) -> int:
+    """How many candidates leave early at exactly so many exits.
 
     Args:
-        exits: in order of depth.
-        thresholds: of `threshold_table`; values that repeat are tried once.
+        taps: of `taps_of`.
+        thresholds: how many image thresholds there are to try, (policies, exits).
+        early: exits but the last.
+        lasts: exits that may be the last.
 
     """
-    for region in range(len(REGIONS)):
-        for pixel_threshold in range(1, GRID):
-            values = tuple(np.unique(thresholds[region, pixel_threshold, :, early]) for early in exits[:-1])
-            yield Block(exits, region, pixel_threshold, values)
+    total = 0
+    for place in range(early, len(taps)):
+        ends = sum(last in lasts for last in taps[place])
+        for tried in thresholds.tolist():
+            total += ends * _choices([sum(tried[index] for index in exits) for exits in taps[:place]], early)
+    return total
+
+
+def _choices(weights: Sequence[int], number: int) -> int:
+    """The sum over all choices of so many of the weights' products: an elementary symmetric polynomial."""
+    sums = [1] + [0] * number
+    for weight in weights:
+        for place in range(number, 0, -1):
+            sums[place] += sums[place - 1] * weight
+    return sums[number]
+
+
+def thresholds_to_try(scores: Floats, number: int = QUANTILES) -> Floats:
+    """The image thresholds to try at an exit, ascending.
+
+    They are scores that occurred, so that `score >= threshold` decides on the device as it did here. Where all images have the
+    same score there are none.
+
+    Args:
+        scores: of the images at the exit, (N,).
+        number: how many at most; equal ones are tried once.
+
+    """
+    found = np.unique(np.quantile(scores, np.linspace(0, 1, number + 1)[1:], method="higher"))
+    return np.asarray(found[found > scores.min()])

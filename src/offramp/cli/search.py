@@ -1,0 +1,199 @@
+"""The verb search: its many limits, and what it found for people to read. It needs no torch."""
+
+from __future__ import annotations
+
+import csv
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import numpy as np
+import typer
+
+from offramp.cli.options import Json, checked, say, show
+from offramp.console import print_table, showing_progress
+from offramp.errors import InputError
+from offramp.files import new_file
+from offramp.policy import MEAN, PIXEL_THRESHOLDS
+from offramp.specs import REGIONS, Mode, Region, SearchSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from offramp.artifacts import Certificate, Deployment, Doubt
+    from offramp.search import Candidate
+
+WHERE: dict[Region, str] = {"all": "of all pixels", "off-edges": "off the edges", "objects": "over objects"}
+FRONT_SHOWN = 12
+Limit = float | None
+
+
+def search(
+    records: Annotated[list[Path], typer.Option(metavar="RECORDS", help="What the exits answered, on val.")],
+    profile: Annotated[list[Path], typer.Option(metavar="PROFILE", help="What they cost on the device.")],
+    mode: Annotated[Mode, typer.Option(help="How the package will be run.")],
+    out: Annotated[Path, typer.Option(metavar="DEPLOYMENT", help="The deployment file to make.")],
+    max_latency_ms: Annotated[Limit, typer.Option(help="Mean latency allowed.")] = None,
+    max_p95_latency_ms: Annotated[Limit, typer.Option(help="Latency that 95 % of images must stay within.")] = None,
+    max_worst_latency_ms: Annotated[Limit, typer.Option(help="Latency of an image that all exits are asked about.")] = None,
+    max_macs: Annotated[Limit, typer.Option(help="Mean multiply-accumulates allowed.")] = None,
+    max_parameter_bytes: Annotated[int | None, typer.Option(help="Bytes of parameters allowed.")] = None,
+    max_drop_pp: Annotated[Limit, typer.Option(help="Points of mIoU that may be lost against the final exit.")] = None,
+    min_miou: Annotated[Limit, typer.Option(help="mIoU wanted, 0 to 1.")] = None,
+    min_iou: Annotated[list[str] | None, typer.Option(metavar="CLASS=IOU", help="IoU wanted of a class.")] = None,
+    max_exits: Annotated[int, typer.Option(help="Exits that images may leave at early.")] = 2,
+    policies: Annotated[
+        str, typer.Option(help="How scores may be made, separated by commas: all, off-edges, objects, mean.")
+    ] = ",".join(REGIONS),
+    deadlines_ms: Annotated[str | None, typer.Option(metavar="FROM,TO", help="Of the anytime mode, spread evenly.")] = None,
+    max_risk: Annotated[
+        Limit, typer.Option(help="Share of pixels that may differ from the final exit, with --confidence.")
+    ] = None,
+    confidence: Annotated[float, typer.Option(help="Of --max-risk.")] = 0.95,
+    expected_risk: Annotated[Limit, typer.Option(help="The same share, on average over calibration sets.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="RECORDS", help="Other images to certify a risk by; else half of the records.")
+    ] = None,
+    front: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write the whole Pareto front, too.")] = None,
+    max_candidates: Annotated[int, typer.Option(help="Early exits are added only up to a space of so many.")] = 10**11,
+    as_json: Json = False,
+) -> None:
+    """Choose exits and thresholds that meet the limits: least latency for an accuracy, or most accuracy for a latency.
+
+    Give --records and --profile several times to choose among packages as well.
+
+    Example: offramp search --records val.records --profile here.profile --mode input-dependent --out chosen.json
+    """
+    from offramp.artifacts import Profile, load_json, load_records
+    from offramp.files import sha256_of
+    from offramp.search import front as find_front
+    from offramp.search import search as step
+    from offramp.search import search_all
+
+    spec = checked(
+        SearchSpec,
+        mode=mode,
+        max_latency_ms=max_latency_ms,
+        max_p95_latency_ms=max_p95_latency_ms,
+        max_worst_latency_ms=max_worst_latency_ms,
+        max_macs=max_macs,
+        max_parameter_bytes=max_parameter_bytes,
+        max_drop_pp=max_drop_pp,
+        min_miou=min_miou,
+        min_iou=dict(_class_and_value(text) for text in min_iou or []),
+        max_exits=max_exits,
+        policies=[name.strip() for name in policies.split(",")],
+        deadlines_ms=None if deadlines_ms is None else deadlines_ms.split(","),
+        max_risk=max_risk,
+        confidence=confidence,
+        expected_risk=expected_risk,
+        max_candidates=max_candidates,
+    )
+    if len(records) != len(profile):
+        raise InputError(f"each --records needs its --profile, in the same order: got {len(records)} and {len(profile)}")
+    pairs = [(load_records(one), load_json(other, Profile)) for one, other in zip(records, profile, strict=True)]
+    hashes = [{"records": sha256_of(one), "profile": sha256_of(other)} for one, other in zip(records, profile, strict=True)]
+    others = None if calibration is None else load_records(calibration)
+    place = 0
+    started = time.perf_counter()
+    with showing_progress() as progress:
+        if len(pairs) == 1:
+            deployment = step(*pairs[0], spec, inputs=hashes[0], calibration=others, progress=progress)
+        elif others is not None:
+            raise InputError("calibration records are of one package; search each package by itself")
+        else:
+            deployment, place = search_all(pairs, spec, inputs=hashes, progress=progress)
+        seconds = time.perf_counter() - started
+        candidates = find_front(*pairs[place], spec, progress=progress) if front is not None else ()
+    deployment.save(out)
+    if front is not None:
+        _write_front(front, candidates)
+    values = {**deployment.model_dump(mode="json"), "search_seconds": seconds, "records": str(records[place])}
+
+    def people() -> None:
+        if len(pairs) > 1:
+            say(f"of {len(pairs)} packages that of {records[place]} and {profile[place]}")
+        _show_deployment(deployment, seconds)
+        if front is not None:
+            _show_front(candidates)
+
+    show(as_json, values, people)
+
+
+def _class_and_value(text: str) -> tuple[str, str]:
+    name, found, value = text.rpartition("=")
+    if not found:
+        raise InputError(f"--min-iou: write CLASS=IOU, for example pedestrian=0.5, got {text!r}")
+    return name, value
+
+
+def _show_deployment(deployment: Deployment, seconds: float) -> None:
+    expected, effort = deployment.expected, deployment.expected.effort
+    thresholds = [f"{value:.4f}" for value in deployment.image_thresholds]
+    thresholds += [""] * (len(deployment.exits) - len(thresholds))
+    rows = [
+        [name, threshold, f"{expected.shares.get(name, 0):.1%}"]
+        for name, threshold in zip(deployment.exits, thresholds, strict=True)
+    ]
+    title = f"{deployment.mode}: chosen from {expected.candidates:,} candidates in {seconds:.1f} s"
+    answers = "share of deadlines" if deployment.mode == "anytime" else "share of images"
+    print_table(title, ["exit", "leave at score", answers], rows)
+    if deployment.image_thresholds:
+        threshold = PIXEL_THRESHOLDS[deployment.pixel_threshold]
+        if deployment.pixel_threshold == MEAN:
+            say("score: the mean confidence of all pixels")
+        else:
+            say(f"score: the share of pixels with a confidence of at least {threshold:.3f}, {WHERE[deployment.region]}")
+    if effort and effort.left_out:
+        fastest = deployment.limits.max_drop_pp is not None or deployment.limits.min_miou is not None
+        gain = effort.loss_bound or 0.0
+        bound = f"{gain:.2f} ms" if fastest else f"{100 * gain:.1f} points of mIoU"
+        say(f"left out (--max-candidates): {effort.left_out:,} with more early exits, which could gain at most {bound}")
+    low, high = expected.miou_interval
+    say(f"expected mIoU {expected.miou:.3f} ({low:.3f} to {high:.3f}), final exit {expected.final_miou:.3f}")
+    say(
+        f"expected mean latency {expected.latency_ms:.2f} ms, 95 % of images within {expected.p95_latency_ms:.2f} ms, "
+        f"worst {expected.worst_latency_ms:.2f} ms, final exit alone {expected.final_latency_ms:.2f} ms"
+    )
+    if expected.doubt:
+        _show_doubt(expected.doubt)
+    if expected.certificate:
+        _show_certificate(expected.certificate)
+
+
+def _show_doubt(doubt: Doubt) -> None:
+    say(f"on images drawn again the limits were kept {doubt.limits_kept:.0%} of the time")
+    second = doubt.runner_up
+    if second is None:
+        return
+    named = f"{', '.join(second.exits)} (mIoU {second.miou:.3f}, {second.latency_ms:.2f} ms)"
+    if second.distinguishable:
+        say(f"runner-up with other exits: {named}")
+    else:
+        say(f"warning: on so many images the choice cannot be told from its runner-up, {named}")
+
+
+def _show_certificate(found: Certificate) -> None:
+    how = f"with probability {found.confidence:g}" if found.confidence is not None else "on average over calibration sets"
+    say(
+        f"certified: at most {found.bound:.2%} of pixels differ from the final exit's answer, {how}, by {found.images} images "
+        f"({found.empirical_loss:.2%} on them)"
+    )
+    say(f"this assumes: {found.assumption}")
+
+
+def _write_front(path: Path, candidates: Sequence[Candidate]) -> None:
+    with new_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        lines = csv.writer(file)
+        lines.writerow(["latency_ms", "miou", "worst_latency_ms", "exits", "region", "pixel_threshold", "image_thresholds"])
+        for one in candidates:
+            thresholds = " ".join(map(repr, one.image_thresholds))
+            threshold = "mean" if one.pixel_threshold == MEAN and thresholds else PIXEL_THRESHOLDS[one.pixel_threshold]
+            numbers = [one.latency_ms, one.miou, one.worst_latency_ms]
+            lines.writerow([*numbers, " ".join(one.exits), one.region, threshold, thresholds])
+
+
+def _show_front(candidates: Sequence[Candidate]) -> None:
+    shown = np.unique(np.linspace(0, len(candidates) - 1, min(len(candidates), FRONT_SHOWN)).round().astype(int))
+    rows = [[f"{one.latency_ms:.2f}", f"{one.miou:.3f}", ", ".join(one.exits)] for one in (candidates[i] for i in shown)]
+    print_table(f"Pareto front: {len(candidates)} deployments, {len(rows)} of them", ["ms", "mIoU", "exits"], rows)
