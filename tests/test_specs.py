@@ -108,7 +108,14 @@ def test_numbers_that_are_none_are_refused(spec, key, others, value):
         (TrainingSpec, {"temperature": 0.0}),
         (SearchSpec, {"mode": "fast"}),
         (SearchSpec, {"mode": "budgeted", "max_latency_ms": 0}),
-        (SearchSpec, {"mode": "budgeted", "max_exits": 4}),
+        (SearchSpec, {"mode": "budgeted", "max_exits": 17}),
+        (SearchSpec, {"mode": "budgeted", "min_iou": {"road": 1.5}}),
+        (SearchSpec, {"mode": "budgeted", "policies": ()}),
+        (SearchSpec, {"mode": "budgeted", "policies": ("sure",)}),
+        (SearchSpec, {"mode": "anytime", "deadlines_ms": (20.0, 20.0)}),
+        (SearchSpec, {"mode": "budgeted", "max_risk": 0.1}),
+        (SearchSpec, {"mode": "input-dependent", "max_risk": 0.1, "expected_risk": 0.1}),
+        (SearchSpec, {"mode": "input-dependent", "max_risk": 1.0}),
     ],
 )
 def test_values_out_of_range_are_refused(spec, values):

@@ -261,7 +261,7 @@ class SearchSpec(Spec):
     """Of single classes, by name."""
     max_exits: int = Field(default=2, ge=1, le=16)
     """Exits that an input-dependent deployment may leave at early; one more is behind them."""
-    policies: tuple[PolicyName, ...] = Field(default=REGIONS, min_length=1)
+    policies: tuple[PolicyName, ...] = Field(default=(*REGIONS, "mean"), min_length=1)
     """How an input-dependent deployment may make scores: the share of sure pixels of a region, or the plain mean confidence."""
     deadlines_ms: tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(gt=0)]] | None = None
     """Between which the deadlines of the anytime mode are spread evenly; by default from the fastest exit to all of them."""

@@ -2,13 +2,14 @@
 
 import math
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 import numpy as np
 import pytest
 
 from offramp.artifacts import Deployment, load_json
 from offramp.errors import InputError
+from offramp.policy import PIXEL_THRESHOLDS
 from offramp.search import front, search
 from offramp.specs import FINAL, REGIONS, SearchSpec
 
@@ -28,7 +29,11 @@ def plain_miou(records, left) -> float:
 
 
 def plain_score(records, image, place, region, threshold) -> float:
-    total = int(records.sure[image, place, region, 0])
+    counts = records.sure[image, place, region].tolist()
+    total = counts[0]
+    if threshold == 0:
+        steps = [later - earlier for earlier, later in pairwise(PIXEL_THRESHOLDS)]
+        return sum(step * count for step, count in zip(steps, counts[1:], strict=True)) / total if total else 1.0
     return int(records.sure[image, place, region, threshold]) / total if total else 1.0
 
 
@@ -45,7 +50,8 @@ def plain_candidates(records, profile, max_exits):
     for place, name in enumerate(names):
         yield plain_miou(records, [place] * images), profile.latency_ms((name,)), 1
     paths = [path for number in range(2, max_exits + 2) for path in combinations(range(len(names)), number)]
-    for path, region, threshold in product(paths, range(len(REGIONS)), range(1, 32)):
+    policies = [(0, 0), *product(range(len(REGIONS)), range(1, 32))]
+    for path, (region, threshold) in product(paths, policies):
         early = path[:-1]
         costs = [profile.latency_ms(tuple(names[index] for index in path[: place + 1])) for place in range(len(path))]
         scores = [[plain_score(records, image, place, region, threshold) for place in early] for image in range(images)]

@@ -44,7 +44,7 @@ def search(
     max_exits: Annotated[int, typer.Option(help="Exits that images may leave at early.")] = 2,
     policies: Annotated[
         str, typer.Option(help="How scores may be made, separated by commas: all, off-edges, objects, mean.")
-    ] = ",".join(REGIONS),
+    ] = ",".join((*REGIONS, "mean")),
     deadlines_ms: Annotated[str | None, typer.Option(metavar="FROM,TO", help="Of the anytime mode, spread evenly.")] = None,
     max_risk: Annotated[
         Limit, typer.Option(help="Share of pixels that may differ from the final exit, with --confidence.")

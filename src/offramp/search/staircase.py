@@ -19,8 +19,8 @@ STEPS = 8192
 class Staircase:
     """The best and the second best mIoU known at no more than each of many latencies; the second has other exits.
 
-    A candidate below the second best can be neither the winner nor its runner-up. Equal ones are not excluded, so what is
-    found does not depend on the order.
+    A candidate below the second best can be neither the winner nor its runner-up, one below the best is not on the front. Equal
+    ones are not excluded, so what is found does not depend on the order.
     """
 
     def __init__(
@@ -43,8 +43,8 @@ class Staircase:
             images: N, which latencies are added up over.
             classes: that occur, which IoUs are added up over.
             margin: by how much the sums' mIoU may be off.
-            goal: with `least-latency`, what is slower than two that meet the limits is excluded; with `most-miou`, what is less
-                accurate than two.
+            goal: with `front`, what one candidate beats is excluded, else what two of different exits beat; with
+                `least-latency`, what is slower than two that meet the limits; with `most-miou`, what is less accurate than two.
             min_miou: less is excluded.
             max_latency_ms: more is excluded.
 
@@ -65,7 +65,7 @@ class Staircase:
 
     def _publish(self) -> None:
         """Compute the table that `not_excluded` reads: one reference, replaced as a whole."""
-        bar = np.maximum(self.second, self.min_miou)
+        bar = np.maximum(self.best if self.goal == "front" else self.second, self.min_miou)
         edges = self.low + self.width * np.arange(STEPS + 1)
         ceiling = self.max_latency_ms
         if self.goal == "least-latency":
