@@ -219,6 +219,10 @@ def test_trim_and_run(package, deployment, scenes, tmp_path, capsys):
     names = [path.stem for path in sorted(images.iterdir())]
     assert [frame.name for frame in load_json(answers / "run-log.json", RunLog).frames] == names
     assert [path.stem for path in sorted((answers / "labels").iterdir())] == names
+    assert "expected_latency_ms" not in said, "it was searched for one thread"
+    assert offramp("run", images, "--package", small, "--out", answers, "--threads", 1) == 0
+    expected = load_json(deployment, Deployment).expected.latency_ms
+    assert f"expected mean latency: {expected:.2f} ms; measured " in capsys.readouterr().out
     # The overprovisioned package, too, runs: a deadline makes it anytime.
     assert offramp("run", images, "--package", package, "--out", answers, "--deadline-ms", 10_000) == 0
     assert load_json(answers / "run-log.json", RunLog).mode == "anytime"

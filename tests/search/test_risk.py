@@ -90,8 +90,9 @@ def test_no_bound_below_the_least_can_be_certified(images):
 
 def test_levels_go_from_nobody_to_the_chosen_thresholds():
     scores = np.array([[0.1, 0.9], [0.5, 0.8], [0.7, 0.2], [0.9, 0.1]])
-    table = levels_of(scores, [0.5, 0.2], levels=3)
-    assert table.tolist() == [[np.inf, np.inf], [0.9, 0.9], [0.7, 0.8], [0.5, 0.2]]
+    table = levels_of(scores, [0.5, 0.2], levels=3, above=2)
+    assert table == pytest.approx(np.array([[np.inf] * 2, [1.0, 1.0], [0.95, 0.95], [0.9, 0.9], [0.7, 0.8], [0.5, 0.2]]))
+    assert (np.diff(levels_of(scores, [0.5, 0.2])[1:], axis=0) <= 0).all()
 
 
 def test_an_image_loses_what_differs_where_it_leaves():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import typer
@@ -12,6 +12,10 @@ from offramp.cli.options import Engine, Json, Threads, need, say, show
 from offramp.console import print_table, showing_progress
 from offramp.errors import InputError
 from offramp.specs import Mode
+
+if TYPE_CHECKING:
+    from offramp.artifacts import RunLog
+    from offramp.runtime.predictor import Predictor
 
 
 def evaluate(
@@ -144,15 +148,28 @@ def run(
         "latency_ms": latency,
         "missed": missed,
     }
+    expected = _expected_ms(predictor, log) if deadline_ms is None else None
+    if expected is not None:
+        values["expected_latency_ms"] = expected
 
     def people() -> None:
         rows = [[name, f"{share:.1%}"] for name, share in log.shares().items()]
         print_table(f"{log.mode}: {len(log.frames)} images in {out}", ["exit", "share of images"], rows)
         say("latency: " + ", ".join(f"{name} {value:.2f} ms" for name, value in latency.items()))
+        if expected is not None:
+            say(f"expected mean latency: {expected:.2f} ms; measured {latency['mean'] / expected - 1:+.1%}")
         if deadline_ms is not None:
             say(f"deadline {deadline_ms:g} ms missed by {missed} of {len(log.frames)}")
 
     show(as_json, values, people)
+
+
+def _expected_ms(predictor: Predictor, log: RunLog) -> float | None:
+    """What the search expected of the deployment that ran; None without one, or where it was searched for other threads."""
+    chosen = predictor.deployment
+    if chosen is None or (chosen.engine, chosen.threads) != (log.engine, log.threads):
+        return None
+    return chosen.expected.latency_ms
 
 
 def report(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -56,6 +57,7 @@ def search(
     ] = None,
     front: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write the whole Pareto front, too.")] = None,
     max_candidates: Annotated[int, typer.Option(help="Early exits are added only up to a space of so many.")] = 10**11,
+    workers: Annotated[int, typer.Option(help="Processes of a large search; 0: as many as processors.", min=0)] = 0,
     as_json: Json = False,
 ) -> None:
     """Choose exits and thresholds that meet the limits: least latency for an accuracy, or most accuracy for a latency.
@@ -94,17 +96,17 @@ def search(
     pairs = [(load_records(one), load_json(other, Profile)) for one, other in zip(records, profile, strict=True)]
     hashes = [{"records": sha256_of(one), "profile": sha256_of(other)} for one, other in zip(records, profile, strict=True)]
     others = None if calibration is None else load_records(calibration)
-    place = 0
+    place, workers = 0, workers or os.cpu_count() or 1
     started = time.perf_counter()
     with showing_progress() as progress:
         if len(pairs) == 1:
-            deployment = step(*pairs[0], spec, inputs=hashes[0], calibration=others, progress=progress)
+            deployment = step(*pairs[0], spec, inputs=hashes[0], calibration=others, workers=workers, progress=progress)
         elif others is not None:
             raise InputError("calibration records are of one package; search each package by itself")
         else:
-            deployment, place = search_all(pairs, spec, inputs=hashes, progress=progress)
+            deployment, place = search_all(pairs, spec, inputs=hashes, workers=workers, progress=progress)
         seconds = time.perf_counter() - started
-        candidates = find_front(*pairs[place], spec, progress=progress) if front is not None else ()
+        candidates = find_front(*pairs[place], spec, workers=workers, progress=progress) if front is not None else ()
     deployment.save(out)
     if front is not None:
         _write_front(front, candidates)

@@ -35,7 +35,7 @@ def search(
     *,
     inputs: dict[str, str],
     calibration: Records | None = None,
-    workers: int = 0,
+    workers: int = 1,
     progress: Progress = silent,
 ) -> Deployment:
     """Choose exits, policy and thresholds for a mode under limits.
@@ -53,7 +53,8 @@ def search(
         spec: mode and limits.
         inputs: names and hashes of what the two came from.
         calibration: records of other images, to certify a limit on risk by.
-        workers: threads of the search itself; 0 for all processors.
+        workers: processes, where the space is large enough for more than one. They import the program that calls this: it must
+            be a module, or guard what it does by `if __name__ == "__main__"`.
         progress: told of each policy.
 
     Raises:
@@ -103,7 +104,7 @@ def search_all(
     spec: SearchSpec,
     *,
     inputs: Sequence[dict[str, str]],
-    workers: int = 0,
+    workers: int = 1,
     progress: Progress = silent,
 ) -> tuple[Deployment, int]:
     """The best deployment of several packages: networks, precisions, output resolutions.
@@ -179,19 +180,16 @@ def _parts(records: Records, calibration: Records | None, profile: Profile) -> t
 
 
 def _still_met(limits: Limits, winner: Candidate) -> None:
+    """Refuse what certification has made too slow. Its mIoU, on more images than it was chosen by, is told as it is."""
     if winner.latency_ms > limits.max_latency_ms:
         raise InputError(
             f"the thresholds that can be certified take {winner.latency_ms:.2f} ms on average, which is over max-latency-ms "
             f"{limits.max_latency_ms:g}; relax the risk or the latency, or give more images"
         )
-    if winner.miou < limits.min_miou:
-        raise InputError(
-            f"the certified deployment reaches mIoU {winner.miou:.3f} on all images, which misses {limits.accuracy}; relax it"
-        )
 
 
 def front(
-    records: Records, profile: Profile, spec: SearchSpec, *, workers: int = 0, progress: Progress = silent
+    records: Records, profile: Profile, spec: SearchSpec, *, workers: int = 1, progress: Progress = silent
 ) -> tuple[Candidate, ...]:
     """The candidates within the limits that no other beats in both latency and mIoU, by rising latency.
 

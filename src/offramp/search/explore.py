@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
@@ -44,7 +43,7 @@ def explore(
     goal: Goal,
     *,
     lasts: Collection[int] | None = None,
-    workers: int = 0,
+    workers: int = 1,
     progress: Progress = silent,
 ) -> Found:
     """Compare all candidates of the mode that the limits name.
@@ -54,7 +53,7 @@ def explore(
         limits: to be met.
         goal: what wins; all that none beats with `front`.
         lasts: exits that a deployment may end with, in the modes budgeted and input-dependent; None: any.
-        workers: threads; 0 for all processors.
+        workers: processes, where the space is large enough for more than one.
         progress: told of each policy.
 
     """
@@ -76,7 +75,7 @@ def explore(
             if left_out or total > limits.spec.max_candidates:
                 left_out += number
                 continue
-            found = sweep(evidence, space, early, limits, stairs, workers=workers or os.cpu_count() or 1, progress=progress)
+            found = sweep(evidence, space, early, limits, stairs, workers=workers, progress=progress)
             pool += _candidates(evidence, space.policies, found.kept)
             judged += found.judged
         if pool and goal != "front":

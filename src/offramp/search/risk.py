@@ -18,7 +18,9 @@ import numpy as np
 from offramp.search.space import Floats
 
 LEVELS = 50
-"""Thresholds that are tried, between nobody leaves and those that the search chose."""
+"""Thresholds that are tried, from the highest score to those that the search chose."""
+ABOVE = 20
+"""Those that are tried before, from 1 to the highest score."""
 
 ASSUMPTION = "images are drawn independently, like the calibration images; frames of one video are not"
 
@@ -98,23 +100,26 @@ def _last_before_failure(passed: Sequence[bool]) -> int | None:
     return level if level >= 0 else None
 
 
-def levels_of(scores: Floats, chosen: Sequence[float], levels: int = LEVELS) -> Floats:
-    """Image thresholds to try, (levels + 1, early exits), from infinity to the chosen ones.
+def levels_of(scores: Floats, chosen: Sequence[float], levels: int = LEVELS, above: int = ABOVE) -> Floats:
+    """Image thresholds to try, (1 + above + levels, early exits), from infinity to the chosen ones.
 
-    At level l an exit's threshold is passed by `l / levels` of the images that pass the chosen one. They are found on images
-    that the calibration does not use.
+    First they fall from 1 to the highest score, in case the calibration images score higher. Then an exit's threshold is passed
+    by a growing share of the images that pass the chosen one. They are found on images that the calibration does not use.
 
     Args:
         scores: of the images the deployment was chosen by, (N, early exits).
         chosen: the deployment's image thresholds.
-        levels: how many steps.
+        levels: how many steps from the highest score to the chosen threshold.
+        above: how many before.
 
     """
-    table = np.full((levels + 1, len(chosen)), np.inf)
+    table = np.full((1 + above + levels, len(chosen)), np.inf)
     for place, threshold in enumerate(chosen):
         passing = np.sort(scores[scores[:, place] >= threshold, place])[::-1]
-        ranks = np.rint(len(passing) * np.arange(levels + 1) / levels).astype(int)
-        table[ranks > 0, place] = passing[ranks[ranks > 0] - 1]
+        highest = passing[0] if len(passing) else threshold
+        table[1 : 1 + above, place] = np.linspace(1.0, highest, above, endpoint=False)
+        ranks = np.rint(len(passing) * np.arange(1, levels + 1) / levels).astype(int)
+        table[1 + above :, place] = passing[np.maximum(ranks, 1) - 1] if len(passing) else threshold
     table[-1] = chosen
     return table
 

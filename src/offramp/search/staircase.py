@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from typing import Literal
 
 import numpy as np
@@ -57,14 +56,13 @@ class Staircase:
         self.holder = np.full(STEPS + 1, -1)
         """Whose the best is: a number for each set of exits."""
         self.numbers: dict[tuple[int, ...], int] = {}
-        self.lock = threading.Lock()
         # Sums of latencies in float32 are off as well: steps are taken a little too early, which excludes less.
         self.scale = np.float32(1 / (self.width * images))
         self.offset = np.float32(-low_ms / self.width - (high_ms / self.width) * margin)
         self._publish()
 
     def _publish(self) -> None:
-        """Compute the table that `not_excluded` reads: one reference, replaced as a whole."""
+        """Compute the table that `not_excluded` reads."""
         bar = np.maximum(self.best if self.goal == "front" else self.second, self.min_miou)
         edges = self.low + self.width * np.arange(STEPS + 1)
         ceiling = self.max_latency_ms
@@ -90,16 +88,15 @@ class Staircase:
         """Let exactly estimated candidates raise the steps; those that are not excluded."""
         order = np.lexsort((found.latency_ms, -found.miou))
         kept = []
-        with self.lock:
-            for index in order.tolist():
-                latency, miou = float(found.latency_ms[index]), float(found.miou[index])
-                place = int(np.floor((latency - self.low) / self.width))
-                if miou < self.bar[max(place, 0)] or latency > self.ceiling:
-                    continue
-                kept.append(index)
-                self._raise(latency, miou, tuple(found.exits[index].tolist()))
-            if kept:
-                self._publish()
+        for index in order.tolist():
+            latency, miou = float(found.latency_ms[index]), float(found.miou[index])
+            place = int(np.floor((latency - self.low) / self.width))
+            if miou < self.bar[max(place, 0)] or latency > self.ceiling:
+                continue
+            kept.append(index)
+            self._raise(latency, miou, tuple(found.exits[index].tolist()))
+        if kept:
+            self._publish()
         return found[np.array(kept, np.int64)]
 
     def _raise(self, latency: float, miou: float, exits: tuple[int, ...]) -> None:

@@ -15,9 +15,14 @@ their candidates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import islice
+from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +34,9 @@ from offramp.search.space import QUANTILES, Indices, Policy, count_candidates, t
 from offramp.search.staircase import Staircase, non_dominated
 from offramp.search.sums import Prefixes, Singles, Values, stacked
 
+LARGE = 200_000_000
+"""Candidates from which on more than one process is worth its start."""
+THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 BLOCK = 4096
 """Candidates judged at once: their sums fit into a core's cache."""
 ROWS = 32768
@@ -85,28 +93,90 @@ def sweep(
         early: exits but the last.
         limits: that a candidate must meet to be kept.
         stairs: what must be beaten; it rises on the way.
-        workers: threads.
+        workers: processes, where the space is large enough for more than one.
         progress: told of each policy.
 
     """
     if early > len(space.taps) - 1:
         return Judged([], 0)
-    values = Values.of(evidence, limits)
-    done = 0
+    task = _Task(evidence, space, limits, early)
+    number = len(space.policies)
+    found: dict[int, tuple[Batch | None, int]] = {}
 
-    def one(index: int) -> tuple[Batch | None, int]:
-        nonlocal done
-        found = _Policy(evidence, space, values, limits, index, early, stairs).judge()
-        done += 1
-        progress(f"search with {early} early exit{'s' * (early > 1)}", done, len(space.policies))
-        return found
+    def done(index: int, result: tuple[Batch | None, int]) -> None:
+        found[index] = result
+        progress(f"search with {early} early exit{'s' * (early > 1)}", len(found), number)
 
-    if workers == 1 or len(space.policies) == 1:
-        results = [one(index) for index in range(len(space.policies))]
+    if workers > 1 and number > 1 and count(evidence, space, early) >= LARGE:
+        _in_processes(task, stairs, min(workers, number), done)
     else:
-        with ThreadPoolExecutor(workers) as pool:
-            results = list(pool.map(one, range(len(space.policies))))
-    return Judged([batch for batch, _ in results if batch is not None], sum(count for _, count in results))
+        for index in range(number):
+            done(index, task.judge(index, stairs))
+    batches = [found[index][0] for index in range(number)]
+    return Judged([batch for batch in batches if batch is not None], sum(judged for _, judged in found.values()))
+
+
+@dataclass(frozen=True)
+class _Task:
+    """All that a process needs to know to judge one policy after another."""
+
+    evidence: Evidence
+    space: Space
+    limits: Limits
+    early: int
+
+    def judge(self, index: int, stairs: Staircase) -> tuple[Batch | None, int]:
+        """What is kept of a policy's candidates, and how many were judged one by one."""
+        return _Policy(self.evidence, self.space, self.limits, index, self.early, stairs).judge()
+
+
+_task: _Task
+"""Of this process, where it is one of several."""
+
+
+def _take(task: _Task) -> None:
+    global _task  # noqa: PLW0603 - what a process is started with
+    _task = task
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
+
+
+def _judge(index: int, stairs: Staircase) -> tuple[Batch | None, int]:
+    return _task.judge(index, stairs)
+
+
+def _in_processes(task: _Task, stairs: Staircase, workers: int, done: Callable[[int, tuple[Batch | None, int]], None]) -> None:
+    """Let each process judge the next policy with what all have found by then.
+
+    Threads would wait for each other: between small products there is much Python.
+    """
+    with _one_thread_each(), ProcessPoolExecutor(workers, get_context("spawn"), _take, (task,)) as pool:
+        try:
+            waiting = iter(range(len(task.space.policies)))
+            running = {pool.submit(_judge, index, stairs): index for index in islice(waiting, workers)}
+            while running:
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    batch, judged = future.result()
+                    done(running.pop(future), (None if batch is None else stairs.offer(batch), judged))
+                    for index in islice(waiting, 1):
+                        running[pool.submit(_judge, index, stairs)] = index
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+@contextmanager
+def _one_thread_each() -> Iterator[None]:
+    """Processes that are started within take one thread for their matrix products."""
+    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _Policy:
@@ -116,13 +186,13 @@ class _Policy:
         self,
         evidence: Evidence,
         space: Space,
-        values: Values,
         limits: Limits,
         index: int,
         early: int,
         stairs: Staircase,
     ) -> None:
-        self.evidence, self.space, self.values, self.limits = evidence, space, values, limits
+        self.evidence, self.space, self.limits = evidence, space, limits
+        self.values = Values.of(evidence, limits)
         self.index, self.early, self.stairs = index, early, stairs
         self.scores = evidence.scores_of(space.policies[index])
         self.tries = [thresholds_to_try(self.scores[:, place], space.quantiles) for place in range(len(evidence.exits))]
