@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ def test_the_way_verb_by_verb_and_the_python_example(tmp_path, monkeypatch, caps
     pytest.importorskip("jinja2")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    for command in CONSOLE[0] + CONSOLE[1] + CONSOLE[2]:
+    for command in chain.from_iterable(CONSOLE[:4]):
         words = shlex.split(command)
         assert words[0] == "offramp"
         with pytest.raises(SystemExit) as stopped:
@@ -38,7 +39,7 @@ def test_the_way_verb_by_verb_and_the_python_example(tmp_path, monkeypatch, caps
 
 def test_the_real_examples_commands_are_ones_that_the_command_line_takes():
     root = typer.main.get_command(cli._app())
-    for command in CONSOLE[3] + CONSOLE[4]:
+    for command in chain.from_iterable(CONSOLE[4:]):
         words = shlex.split(command)
         assert words[0] == "offramp"
         verb = root.commands[words[1]]
