@@ -66,11 +66,12 @@ VARIANTS: dict[str, Setting] = {
     "both terms filtered": Setting("two-phase", "positive", "phase 1", filtered="both"),
     "teacher's term filtered, a = 0.8": Setting("two-phase", "positive", "phase 1", filtered="teacher", truth_weight=0.8),
     "teacher's term filtered, T = 2": Setting("two-phase", "positive", "phase 1", filtered="teacher", temperature=2),
-    "labels' term filtered, a = 0.2": Setting("two-phase", "positive", "phase 1", truth_weight=0.2),
     "labels' term filtered, a = 0.8": Setting("two-phase", "positive", "phase 1", truth_weight=0.8),
     "labels alone, 3x longer": Setting("two-phase", "none", "phase 1", longer=3),
     "labels' term filtered, 3x longer": Setting("two-phase", "positive", "phase 1", longer=3),
     "teacher's term filtered, 3x longer": Setting("two-phase", "positive", "phase 1", filtered="teacher", longer=3),
+    "joint, then labels alone": Setting("two-phase", "none", "joint"),
+    "joint, then positive filtering": Setting("two-phase", "positive", "joint"),
 }
 """Of phase 2: which term is filtered, the weight of the labels' term, the temperature, the length."""
 ALL = SETTINGS | VARIANTS

@@ -113,6 +113,12 @@ def records(decided, other_sizes):
     return evaluate(decided, other_sizes, "test", threads=1)
 
 
+def test_early_exits_differ_from_the_final_one_and_that_one_not(records):
+    assert (records.differing[:, :-1] > 0).any()
+    assert not records.differing[:, -1].any()
+    assert (records.differing <= records.size[:, None]).all()
+
+
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_records_equal_counting_by_hand(decided, other_sizes, records, index):
     name = "abc"[index]
@@ -123,6 +129,8 @@ def test_records_equal_counting_by_hand(decided, other_sizes, records, index):
     for exit_index, (scores, answer) in enumerate(answers):
         whole = np.asarray(Image.fromarray(answer).resize(image.size, Image.Resampling.NEAREST))
         known = labels != 255
+        last = np.asarray(Image.fromarray(answers[-1][1]).resize(image.size, Image.Resampling.NEAREST))
+        assert records.differing[index, exit_index] == (whole != last).sum()
         for c in range(8):
             assert records.correct[index, exit_index, c] == ((whole == c) & (labels == c)).sum()
             assert records.predicted[index, exit_index, c] == ((whole == c) & known).sum()

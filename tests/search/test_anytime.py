@@ -67,6 +67,18 @@ def test_quality_is_the_mean_miou_over_deadlines(monkeypatch, records_of, profil
     assert (both.exits, both.miou, both.latency_ms, both.worst_latency_ms) == (evidence.exits[1:], 0.6, 15.0, 15.0)
 
 
+def test_an_exit_that_is_ready_late_adds_nothing_to_the_quality(records_of, profile_of):
+    """Label maps of the first two exits take so long that deeper ones are ready before them."""
+    costs = costs_of((1.0, 2.0, 3.0), (1.0, 1.0, 1.0), (7.0, 6.0, 1.0))
+    evidence = replace(Evidence.of(records_of(exits=3), profile_of(exits=3)), costs=costs)
+    deadlines = default_deadlines(costs, evidence.taps)
+    sets, _, quality = anytime_sets(evidence)
+    for row, value in zip(sets, quality, strict=True):
+        exits = row[row >= 0].tolist()
+        shares = deadline_shares(costs, exits, deadlines)
+        assert value == pytest.approx(sum(s * evidence.exit_miou()[e] for s, e in zip(shares, exits, strict=True)))
+
+
 def test_a_set_has_one_exit_at_a_tap_at_most(records_of, profile_of):
     """Five exits at three taps: 2 + 1 heads, 1 + 1, and the final exit: 3 x 3 x 2 - 1 sets."""
     evidence = Evidence.of(records_of(exits=5), profile_of(exits=5, exit_stages=(1, 1, 2, 2, 3)))

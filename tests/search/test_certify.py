@@ -6,6 +6,8 @@ import pytest
 from offramp.errors import InputError
 from offramp.search import search
 from offramp.search.estimate import Evidence, leaves_at, places_of
+from offramp.search.explore import explore
+from offramp.search.pareto import Limits
 from offramp.search.risk import least_bound, p_value
 from offramp.search.space import Candidate
 from offramp.specs import FINAL, SearchSpec
@@ -71,6 +73,18 @@ def test_other_images_may_certify(parts, records_of):
         search(records, profile, SearchSpec(mode="input-dependent"), inputs={}, calibration=other)
 
 
+def test_what_is_certified_was_chosen_by_the_first_half_alone(parts):
+    """A bound that everything keeps leaves the thresholds as they were chosen."""
+    records, profile = parts
+    spec = SearchSpec(mode="input-dependent", max_drop_pp=40.0, expected_risk=0.98)
+    found = search(records, profile, spec, inputs={})
+    first = Evidence.of(records.part(range(80)), profile)
+    limits = Limits.of(spec, first)
+    winner = explore(first, limits, limits.goal, lasts=[3]).winner
+    assert (found.exits, found.region, found.pixel_threshold) == (winner.exits, winner.region, winner.pixel_threshold)
+    assert found.image_thresholds == winner.image_thresholds
+
+
 def test_too_few_images_for_the_bound_are_refused_with_the_nearest(parts):
     records, profile = parts
     spec = {"mode": "input-dependent", "max_drop_pp": 40.0}
@@ -86,6 +100,16 @@ def test_a_risk_that_nobody_may_take_sends_all_to_the_final_exit(parts):
     found = search(records, profile, SearchSpec(mode="input-dependent", max_drop_pp=40.0, max_risk=0.04), inputs={})
     assert found.expected.certificate.empirical_loss == 0
     assert not loss_of(records, profile, found, range(80, 160)).any()
+
+
+def test_where_only_nobody_is_safe_the_final_exit_is_left(parts):
+    """All images that certify are as sure as can be and altogether wrong."""
+    records, profile = parts
+    records.differing[:, :-1] = records.size[:, None]
+    records.sure[80:, :-1] = records.sure[80:, :-1, :, :1]
+    found = search(records, profile, SearchSpec(mode="input-dependent", max_drop_pp=40.0, max_risk=0.04), inputs={})
+    assert (found.exits, found.image_thresholds) == ((FINAL,), ())
+    assert found.expected.shares == {FINAL: 1.0}
 
 
 def test_a_latency_that_certified_thresholds_miss_is_refused(parts):

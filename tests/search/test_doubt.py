@@ -1,7 +1,5 @@
 """Bootstrap intervals against formulas and draws of another generator; when two choices cannot be told apart."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -75,4 +73,16 @@ def test_what_is_the_same_cannot_be_told_apart_and_what_is_better_can(records_of
     assert better.distinguishable
     assert 0 < better.difference_interval[0] < last.miou - first.miou < better.difference_interval[1]
     assert (better.exits, better.miou, better.latency_ms) == (first.exits, first.miou, first.latency_ms)
-    assert replace(first, quality=0.0).exits == better.exits
+
+
+def test_a_difference_that_may_be_either_way_is_none(records_of, profile_of):
+    """Two exits, each better on some images: the interval of their difference holds 0 in its middle."""
+    records = records_of(images=30, exits=2)
+    for array in (records.correct, records.predicted):
+        array[::2, 0], array[::2, 1] = array[::2, 1].copy(), array[::2, 0].copy()
+    evidence = Evidence.of(records, profile_of(exits=2))
+    first, second = sorted((alone(evidence, index) for index in range(2)), key=lambda one: -one.miou)
+    limits = Limits.of(SearchSpec(mode="budgeted", max_latency_ms=1e6), evidence)
+    low, high = (runner_up := doubt_about(evidence, limits, "most-miou", first, second).runner_up).difference_interval
+    assert low < 0 < high
+    assert not runner_up.distinguishable

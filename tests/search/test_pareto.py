@@ -109,6 +109,20 @@ def test_costs_worked_out_by_hand(by_hand, mixture, name, value):
         assert limits.met(by_hand, mixture).tolist() == [kept]
 
 
+def test_95_percent_of_images_and_passes_are_within_the_p95(records, profile):
+    """Against the list of all images with all passes, in order."""
+    evidence = Evidence.of(records, profile)
+    thresholds = np.random.default_rng(1).uniform(0.2, 0.7, (30, 2))
+    batch = estimate_batch(evidence, [Policy(0, 9)], np.tile([0, 1, 3], (30, 1)), np.zeros(30, int), thresholds)
+    found = COST_LIMITS["max_p95_latency_ms"](evidence.costs, batch)
+    for index, p95 in enumerate(found):
+        numbers = np.rint(batch.shares[index] * evidence.images).astype(int)
+        times = [np.tile(evidence.costs.path_passes([0, 1, 3][: place + 1]), numbers[place]) for place in range(3)]
+        everything = np.sort(np.concatenate(times))
+        assert p95 == everything[int(np.ceil(0.95 * len(everything) - 1e-9)) - 1]
+    assert len(set(found.tolist())) >= 3
+
+
 def test_the_stricter_limit_on_accuracy_counts(by_hand):
     final = float(by_hand.exit_miou()[-1])
     limits = Limits.of(SearchSpec(mode="budgeted", min_miou=0.1, max_drop_pp=10), by_hand)

@@ -114,6 +114,18 @@ def test_limits_exclude_what_misses_them_and_nothing_else(records_of, profile_of
         assert points(found)[-1] == points(everything)[-1]
 
 
+def test_a_p95_that_some_images_miss_is_met(records_of, profile_of):
+    """Of 40 images one or two may take longer than the limit."""
+    evidence = evidence_of(records_of, profile_of, 4, images=40, stages=(1, 2, 3))
+    limit = float(evidence.costs.path_passes((0, 1)).max())
+    limits = Limits.of(SearchSpec(mode="input-dependent", max_p95_latency_ms=limit), evidence)
+    space = Space(evidence.taps, frozenset({2}), tuple(policies(("all",))[::3]), quantiles=40)
+    found = sweep(evidence, space, 1, limits, stairs_of(evidence)).kept
+    everything = [batch[limits.met(evidence, batch)] for batch in every_candidate(evidence, space, 1)]
+    assert points(found) == points(everything)
+    assert any((batch.shares[:, -1] > 0).any() for batch in found)
+
+
 def with_costs(records_of, profile_of) -> Evidence:
     stages = (1, 1, 2, 3, 3, 4)
     profile = profile_of(exits=6, exit_stages=stages)

@@ -146,6 +146,8 @@ def _show_deployment(deployment: Deployment, seconds: float) -> None:
             say("score: the mean confidence of all pixels")
         else:
             say(f"score: the share of pixels with a confidence of at least {threshold:.3f}, {WHERE[deployment.region]}")
+    if effort and effort.judged < effort.candidates - effort.left_out:
+        say(f"judged one by one: {effort.judged:,}; all others begin with exits and thresholds that cannot win")
     if effort and effort.left_out:
         fastest = deployment.limits.max_drop_pp is not None or deployment.limits.min_miou is not None
         gain = effort.loss_bound or 0.0
