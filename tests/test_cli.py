@@ -370,7 +370,19 @@ def parts(measured):
 
 
 def test_search_takes_limits_of_every_kind(parts, tmp_path, capsys):
-    limits = ["--max-p95-latency-ms", 900, "--max-worst-latency-ms", 900, "--max-macs", 1e12, "--max-parameter-bytes", 10**9]
+    limits = [
+        "--max-p95-latency-ms",
+        900,
+        "--max-worst-latency-ms",
+        900,
+        "--max-macs",
+        1e12,
+        "--max-parameter-bytes",
+        10**9,
+        "--max-memory-bytes",
+        10**11,
+    ]
+    limits += ["--max-memory-bytes", 10**11]
     classes = ["--min-iou", "road=0.0", "--min-iou", "sky=0"]
     out = tmp_path / "chosen.json"
     spec = ["--mode", "input-dependent", "--policies", "objects,mean", "--max-exits", 1, "--max-drop-pp", 20]
@@ -380,6 +392,8 @@ def test_search_takes_limits_of_every_kind(parts, tmp_path, capsys):
     assert said["limits"]["policies"] == ["objects", "mean"]
     assert 0 < said["expected"]["macs"] < 1e12
     assert 0 < said["expected"]["parameter_bytes"] < 10**9
+    assert said["expected"]["memory_bytes"] < 10**11
+    assert said["expected"]["energy_mj"] is None
     assert load_json(out, Deployment).expected.effort.candidates == said["expected"]["candidates"]
 
 

@@ -34,6 +34,23 @@ def test_every_step_has_its_raw_times(measured, package):
         assert all(0 < latency_ms < 10_000 for latency_ms in step.times_ms)
 
 
+def test_what_every_step_costs_besides_time(measured, package):
+    manifest = load_manifest(package)
+    labels = {graph.file: graph for graph in manifest.labels}
+    for step, graph in zip(measured.stages, manifest.stages, strict=True):
+        assert (step.macs, step.parameter_bytes) == (graph.macs, graph.parameter_bytes)
+    for head in manifest.heads:
+        assert measured.heads[head.exit].macs == head.macs
+        assert measured.labels[head.exit].macs == labels[head.labels].macs
+    steps = (*measured.stages, *measured.heads.values(), *measured.labels.values())
+    assert {step.energy_mj for step in steps} == {None}, "nobody measured it"
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("this system does not tell a process its memory in a file")
+    assert 10e6 < measured.base_memory_bytes < measured.peak_memory_bytes
+    grown = sum(step.memory_bytes for step in steps)
+    assert 0 < grown <= measured.peak_memory_bytes - measured.base_memory_bytes + 2**20
+
+
 def test_where_it_was_made(measured, package):
     assert measured.package_id == load_manifest(package).package_id
     assert (measured.threads, measured.precision) == (1, "fp32")

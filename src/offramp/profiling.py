@@ -9,6 +9,8 @@ import resource
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ import numpy as np
 from offramp.artifacts import GraphEntry, Measurement, Profile, Provenance, device_name
 from offramp.errors import InputError
 from offramp.progress import Progress, silent
-from offramp.runtime.engines import StagedNetwork, engine_version, open_engine
+from offramp.runtime.engines import Engine, Graph, StagedNetwork, Tensor, engine_version, open_engine
 from offramp.specs import EngineName
 
 WARM_UP = 3
@@ -45,7 +47,9 @@ def profile(
     """
     if passes < 1:
         raise InputError(f"passes must be at least 1, got {passes}")
-    network = StagedNetwork(package, open_engine(engine, threads))
+    metered = Metered(open_engine(engine, threads))
+    base = resident_bytes()
+    network = StagedNetwork(package, metered)
     manifest = network.manifest
     labels = {graph.file: graph for graph in manifest.labels}
     original = network.load_original()
@@ -64,7 +68,12 @@ def profile(
         progress(f"profile on {engine}", number + 1, WARM_UP + passes)
 
     def measured(name: str, graph: GraphEntry) -> Measurement:
-        return Measurement(times_ms=tuple(times[name]), macs=graph.macs, parameter_bytes=graph.parameter_bytes)
+        return Measurement(
+            times_ms=tuple(times[name]),
+            macs=graph.macs,
+            parameter_bytes=graph.parameter_bytes,
+            memory_bytes=None if base is None else max(0, metered.grown[graph.file]),
+        )
 
     return Profile(
         package_id=manifest.package_id,
@@ -79,9 +88,56 @@ def profile(
         heads={head.exit: measured(f"head {head.exit}", head) for head in network.heads},
         labels={head.exit: measured(f"labels {head.exit}", labels[head.labels]) for head in network.heads},
         original=measured("original", manifest.original) if manifest.original is not None else None,
+        base_memory_bytes=base,
         peak_memory_bytes=peak_memory_bytes(),
         provenance=Provenance.now("profile", inputs={"package": manifest.package_id}, options={"passes": passes}),
     )
+
+
+class Metered:
+    """An engine that notes by how much the process grows for each graph: while it is loaded, and in its first runs.
+
+    What a graph frees and the next one takes again is counted once, so sums over graphs come near to what they take together.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Wrap an engine."""
+        self.engine = engine
+        self.name, self.precision, self.threads = engine.name, engine.precision, engine.threads
+        self.tensor, self.array = engine.tensor, engine.array
+        self.grown: dict[str, int] = defaultdict(int)
+        """By file, bytes."""
+
+    def load(self, path: Path, entry: GraphEntry) -> Graph:
+        """Load a graph, and watch its first runs as well: engines take more memory in the second one."""
+        with self._noted(entry.file):
+            graph = self.engine.load(path, entry)
+        runs = 0
+
+        def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            nonlocal runs
+            runs += 1
+            if runs > WARM_UP:
+                return graph(inputs)
+            with self._noted(entry.file):
+                return graph(inputs)
+
+        return run
+
+    @contextmanager
+    def _noted(self, file: str) -> Iterator[None]:
+        before = resident_bytes() or 0
+        yield
+        self.grown[file] += (resident_bytes() or 0) - before
+
+
+def resident_bytes() -> int | None:
+    """Memory that this process holds now; None where the system does not say it in a file."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except OSError:
+        return None
+    return pages * resource.getpagesize()
 
 
 def _one_pass(network: StagedNetwork, image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> dict[str, float]:

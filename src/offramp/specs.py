@@ -253,7 +253,11 @@ class SearchSpec(Spec):
     """Of an image that all exits are asked about, median."""
     max_macs: float | None = Field(default=None, gt=0)
     """Mean over images."""
+    max_energy_mj: float | None = Field(default=None, gt=0)
+    """Millijoules, mean over images; for profiles of machines with a meter."""
     max_parameter_bytes: int | None = Field(default=None, gt=0)
+    max_memory_bytes: int | None = Field(default=None, gt=0)
+    """Of the process that runs the deployment."""
     max_drop_pp: float | None = Field(default=None, ge=0, le=100)
     """Accepted loss of mIoU against the final exit, in percentage points."""
     min_miou: float | None = Field(default=None, ge=0, le=1)

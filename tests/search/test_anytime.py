@@ -11,7 +11,7 @@ from offramp.search.estimate import Costs, Evidence
 
 
 def costs_of(stages, heads, labels) -> Costs:
-    return Costs(stages, heads, labels, None, None, None, None, np.zeros((3, 1, len(stages))))
+    return Costs(stages, heads, labels, {}, np.zeros((3, 1, len(stages))))
 
 
 def shares_of(costs, exits) -> list[float]:

@@ -91,25 +91,31 @@ def test_costs_are_the_profiles_own_to_the_last_bit(profile_of):
         assert costs.path_ms(exits) == profile.latency_ms(tuple(profile.exits[index] for index in exits))
 
 
-def test_costs_in_macs_bytes_and_passes_worked_out_by_hand(profile_of):
-    def step(times, macs, size):
-        return Measurement(times_ms=times, macs=macs, parameter_bytes=size)
+def test_further_costs_and_passes_worked_out_by_hand(profile_of):
+    def step(times, macs, size, memory, energy=None):
+        return Measurement(times_ms=times, macs=macs, parameter_bytes=size, memory_bytes=memory, energy_mj=energy)
 
-    stages = (step((1.0, 2.0), 10, 4), step((3.0, 5.0), 20, 8), step((7.0, 7.0), 40, 16))
-    heads = {EARLY: step((0.5, 0.25), 3, 1), FINAL: step((1.0, 1.0), 5, 2)}
-    labels = {EARLY: step((0.125, 0.125), 0, 0), FINAL: step((2.0, 4.0), 0, 0)}
-    costs = Costs.of(profile_of(exits=2, stages=stages, heads=heads, labels=labels))
-    assert costs.path_macs((0, 1)) == 10 + 20 + 40 + 3 + 5
-    assert costs.path_macs((0,)) == 33
-    assert costs.parameter_bytes((0, 1)) == 31
-    assert costs.parameter_bytes((1,)) == 30
+    stages = (step((1.0, 2.0), 10, 4, 100), step((3.0, 5.0), 20, 8, 200), step((7.0, 7.0), 40, 16, 400))
+    heads = {EARLY: step((0.5, 0.25), 3, 1, 30), FINAL: step((1.0, 1.0), 5, 2, 50)}
+    labels = {EARLY: step((0.125, 0.125), 2, 0, 9), FINAL: step((2.0, 4.0), 4, 0, 9)}
+    profile = profile_of(exits=2, stages=stages, heads=heads, labels=labels, base_memory_bytes=1000)
+    costs = Costs.of(profile)
+    assert costs.further["macs"].path((0, 1)) == 10 + 20 + 40 + 3 + 5 + 4
+    assert costs.further["macs"].path((0,)) == 35
+    assert costs.further["parameter_bytes"].kept((0, 1)) == 31
+    assert costs.further["parameter_bytes"].kept((1,)) == 30
+    # Both exits share the graph of their label maps.
+    assert costs.further["memory_bytes"].kept((0, 1)) == 1000 + 700 + 80 + 9
+    assert costs.further["memory_bytes"].kept((0,)) == 1000 + 300 + 30 + 9
+    assert "energy_mj" not in costs.further
     assert costs.path_passes((0, 1)).tolist() == [11 + 1.5 + 2, 14 + 1.25 + 4]
     assert costs.path_passes((0,)).tolist() == [4.625, 7.375]
+    without_base = Costs.of(profile.model_copy(update={"base_memory_bytes": None}))
+    assert set(without_base.further) == {"macs", "parameter_bytes"}
 
 
-def test_costs_that_the_profile_does_not_say_are_none(profile_of):
-    costs = Costs.of(profile_of())
-    assert (costs.stage_macs, costs.head_macs, costs.stage_bytes, costs.head_bytes) == (None, None, None, None)
+def test_costs_that_the_profile_does_not_say_are_absent(profile_of):
+    assert Costs.of(profile_of()).further == {}
 
 
 def test_a_region_without_pixels_scores_1(by_hand, records_of, profile_of):

@@ -76,12 +76,13 @@ def by_hand(records_of, profile_of) -> Evidence:
     names = records.info.exits
 
     def step(*times, macs, size):
-        return Measurement(times_ms=times, macs=macs, parameter_bytes=size)
+        return Measurement(times_ms=times, macs=macs, parameter_bytes=size, memory_bytes=10 * size, energy_mj=macs / 2)
 
     stages = (step(1.0, 2.0, macs=10, size=4), step(3.0, 3.0, macs=20, size=8))
     heads = {names[0]: step(1.0, 1.0, macs=3, size=1), FINAL: step(1.0, 5.0, macs=5, size=2)}
     labels = {name: step(0.5, 0.5, macs=0, size=0) for name in names}
-    return Evidence.of(records, profile_of(exits=2, exit_stages=(0, 1), stages=stages, heads=heads, labels=labels))
+    steps = {"stages": stages, "heads": heads, "labels": labels}
+    return Evidence.of(records, profile_of(exits=2, exit_stages=(0, 1), base_memory_bytes=1000, **steps))
 
 
 @pytest.fixture
@@ -98,7 +99,9 @@ def mixture(by_hand):
         ("max_p95_latency_ms", 11.5),
         ("max_worst_latency_ms", 9),
         ("max_macs", (3 * 13 + 38) / 4),
+        ("max_energy_mj", (3 * 13 + 38) / 8),
         ("max_parameter_bytes", 15),
+        ("max_memory_bytes", 1150),
     ],
 )
 def test_costs_worked_out_by_hand(by_hand, mixture, name, value):
@@ -145,6 +148,8 @@ def test_classes_are_held_to_their_own_limits(by_hand, mixture):
         ({"min_iou": {"tram": 0.5}}, "there is no class 'tram'; there are class 0, class 1, class 2"),
         ({"max_macs": 10.0}, "max-macs: the profile does not say what steps cost in that; make it again with offramp profile"),
         ({"max_parameter_bytes": 10}, "max-parameter-bytes: the profile does not say"),
+        ({"max_memory_bytes": 10}, "max-memory-bytes: the profile does not say"),
+        ({"max_energy_mj": 1.0}, "max-energy-mj: the profile does not say"),
     ],
 )
 def test_limits_on_what_nobody_knows_are_refused(records, profile, asked, words):

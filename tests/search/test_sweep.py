@@ -74,7 +74,9 @@ def test_four_early_exits_are_prefixed_one_by_one(records_of, profile_of):
         {"max_p95_latency_ms": 0.75},
         {"max_worst_latency_ms": 0.8},
         {"max_macs": 0.6},
+        {"max_energy_mj": 0.7},
         {"max_parameter_bytes": 0.7},
+        {"max_memory_bytes": 0.85},
         {"min_iou": {"class 1": 0.97}},
         {"min_miou": 0.98, "max_latency_ms": 0.9},
     ],
@@ -89,8 +91,10 @@ def test_limits_exclude_what_misses_them_and_nothing_else(records_of, profile_of
         "max_p95_latency_ms": costs.path_ms((last,)),
         "max_worst_latency_ms": costs.path_ms((0, 2, 3, last)),
         "max_latency_ms": costs.path_ms((last,)),
-        "max_macs": costs.path_macs((last,)),
-        "max_parameter_bytes": costs.parameter_bytes((0, 2, 3, last)),
+        "max_macs": costs.further["macs"].path((last,)),
+        "max_energy_mj": costs.further["energy_mj"].path((last,)),
+        "max_parameter_bytes": int(costs.further["parameter_bytes"].kept((0, 2, 3, last))),
+        "max_memory_bytes": int(costs.further["memory_bytes"].kept((0, 2, 3, last))),
         "min_miou": float(evidence.exit_miou()[-1]),
     }
     values = {name: share if name == "min_iou" else type(whole[name])(share * whole[name]) for name, share in asked.items()}
@@ -132,12 +136,16 @@ def with_costs(records_of, profile_of) -> Evidence:
     rng = np.random.default_rng(3)
 
     def priced(step):
-        macs, size = rng.integers(1000, 9000, 2).tolist()
-        return step.model_copy(update={"macs": macs, "parameter_bytes": size})
+        macs, size, memory, energy = rng.integers(1000, 9000, 4).tolist()
+        return step.model_copy(
+            update={"macs": macs, "parameter_bytes": size, "memory_bytes": memory, "energy_mj": float(energy)}
+        )
 
     steps = {
         "stages": tuple(map(priced, profile.stages)),
         "heads": {name: priced(step) for name, step in profile.heads.items()},
+        "labels": {name: priced(step) for name, step in profile.labels.items()},
+        "base_memory_bytes": 50_000,
     }
     return Evidence.of(records_of(images=10, exits=6), profile.model_copy(update=steps))
 

@@ -81,7 +81,11 @@ class Expected(Spec):
     """Over images and the passes of the profile."""
     macs: float | None = None
     """Mean over images; None where the profile does not say."""
+    energy_mj: float | None = None
+    """Mean over images; None where the profile does not say."""
     parameter_bytes: int | None = None
+    memory_bytes: int | None = None
+    """Of the process that runs it."""
     quality: float | None = None
     """Of an anytime deployment: mean mIoU over the deadlines."""
     candidates: int

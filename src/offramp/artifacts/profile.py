@@ -17,6 +17,10 @@ class Measurement(Spec):
     times_ms: tuple[float, ...] = Field(min_length=1)
     macs: int | None = Field(default=None, ge=0)
     parameter_bytes: int | None = Field(default=None, ge=0)
+    memory_bytes: int | None = Field(default=None, ge=0)
+    """By which the process grew when this graph was loaded and first run; None where that cannot be read."""
+    energy_mj: float | None = Field(default=None, ge=0)
+    """Millijoules of one run; None on a machine without a meter."""
 
     @property
     def median_ms(self) -> float:
@@ -48,6 +52,8 @@ class Profile(Artifact):
     """From an exit's class scores to its label map: paid only where an image leaves."""
     original: Measurement | None
     """The single-exit network in one graph, image to label map."""
+    base_memory_bytes: int | None = None
+    """Of the process, with the engine and without any graph; None where that cannot be read."""
     peak_memory_bytes: int
     """Of the whole process, engine and all graphs loaded."""
     provenance: Provenance

@@ -253,7 +253,12 @@ def _expected(evidence: Evidence, limits: Limits, found: Found, winner: Candidat
         left = leaves_at(evidence, winner)
         shares = [float((left == place).mean()) for place in range(len(places))]
     costs = evidence.costs
-    known_macs, known_bytes = costs.stage_macs and costs.head_macs, costs.stage_bytes and costs.head_bytes
+
+    def known(limit: str) -> float | None:
+        """What a limit is on, where the profile says it."""
+        return float(COST_LIMITS[limit](costs, batch)[0]) if limit.removeprefix("max_") in costs.further else None
+
+    size, memory = known("max_parameter_bytes"), known("max_memory_bytes")
     return Expected(
         miou=winner.miou,
         miou_interval=interval(resampled.miou),
@@ -265,8 +270,10 @@ def _expected(evidence: Evidence, limits: Limits, found: Found, winner: Candidat
         shares=dict(zip(winner.exits, shares, strict=True)),
         images=evidence.images,
         p95_latency_ms=float(COST_LIMITS["max_p95_latency_ms"](costs, batch)[0]),
-        macs=float(COST_LIMITS["max_macs"](costs, batch)[0]) if known_macs else None,
-        parameter_bytes=costs.parameter_bytes(places) if known_bytes else None,
+        macs=known("max_macs"),
+        energy_mj=known("max_energy_mj"),
+        parameter_bytes=None if size is None else int(size),
+        memory_bytes=None if memory is None else int(memory),
         quality=winner.quality if anytime else None,
         candidates=found.effort.candidates,
         effort=found.effort,

@@ -23,6 +23,29 @@ AT_ONCE = 2**22
 
 
 @dataclass(frozen=True)
+class StepCost:
+    """A further cost, exit by exit in order of depth."""
+
+    stages: tuple[float, ...]
+    """Of all stages up to the exit's own, and of the process without any graph."""
+    heads: tuple[float, ...]
+    labels: tuple[float, ...]
+
+    def path(self, exits: Sequence[int]) -> float:
+        """Of asking `exits` and answering with the last."""
+        return self.stages[exits[-1]] + sum(self.heads[index] for index in exits) + self.labels[exits[-1]]
+
+    def kept(self, exits: Sequence[int]) -> float:
+        """Of a package with these exits alone; exits that cost the same for their label maps share one graph for them."""
+        shared = {self.labels[index] for index in exits}
+        return self.stages[exits[-1]] + sum(self.heads[index] for index in exits) + sum(shared)
+
+
+FURTHER = ("macs", "parameter_bytes", "memory_bytes", "energy_mj")
+"""Costs besides the time that a profile may hold."""
+
+
+@dataclass(frozen=True)
 class Costs:
     """What the steps of the exits cost, exit by exit in order of depth, each (E,)."""
 
@@ -30,12 +53,8 @@ class Costs:
     """Median ms of all stages up to the exit's own."""
     heads: tuple[float, ...]
     labels: tuple[float, ...]
-    stage_macs: tuple[int, ...] | None
-    """None where the profile does not say."""
-    head_macs: tuple[int, ...] | None
-    stage_bytes: tuple[int, ...] | None
-    """Of parameters."""
-    head_bytes: tuple[int, ...] | None
+    further: dict[str, StepCost]
+    """Those of `FURTHER` that the profile holds for every step."""
     passes: Floats
     """(3, passes, E): ms of the stages so far, the head and the label map in each pass of the profile."""
 
@@ -46,17 +65,12 @@ class Costs:
         labels = [profile.labels[name] for name in profile.exits]
         medians = [stage.median_ms for stage in profile.stages]
         deepest = profile.exit_stages
-        stage_macs, stage_bytes = (_sums([getattr(stage, what) for stage in profile.stages], deepest) for what in STEP_COSTS)
-        head_macs, head_bytes = (_all([getattr(head, what) for head in heads]) for what in STEP_COSTS)
         stages = np.cumsum(_passes(profile.stages, profile), axis=1)[:, list(deepest)]
         return cls(
             stages=tuple(sum(medians[: place + 1]) for place in deepest),
             heads=tuple(head.median_ms for head in heads),
             labels=tuple(step.median_ms for step in labels),
-            stage_macs=stage_macs,
-            head_macs=head_macs,
-            stage_bytes=stage_bytes,
-            head_bytes=head_bytes,
+            further={name: cost for name in FURTHER if (cost := _further(profile, name)) is not None},
             passes=np.stack([stages, _passes(heads, profile), _passes(labels, profile)]),
         )
 
@@ -64,41 +78,32 @@ class Costs:
         """`Profile.latency_ms`, to the last bit: ask `exits`, answer with the last."""
         return self.stages[exits[-1]] + sum(self.heads[index] for index in exits) + self.labels[exits[-1]]
 
-    def path_macs(self, exits: Sequence[int]) -> int:
-        """Of asking `exits` and answering with the last."""
-        assert self.stage_macs is not None, "the profile does not say"
-        assert self.head_macs is not None, "the profile does not say"
-        return self.stage_macs[exits[-1]] + sum(self.head_macs[index] for index in exits)
-
-    def parameter_bytes(self, exits: Sequence[int]) -> int:
-        """Of a package with these exits alone."""
-        assert self.stage_bytes is not None, "the profile does not say"
-        assert self.head_bytes is not None, "the profile does not say"
-        return self.stage_bytes[exits[-1]] + sum(self.head_bytes[index] for index in exits)
-
     def path_passes(self, exits: Sequence[int]) -> Floats:
         """Ms of asking `exits` and answering with the last in each pass of the profile, whose steps it took in turn."""
         stages, heads, labels = self.passes
         return np.asarray(stages[:, exits[-1]] + heads[:, list(exits)].sum(axis=1) + labels[:, exits[-1]])
 
 
-STEP_COSTS = ("macs", "parameter_bytes")
+def _further(profile: Profile, name: str) -> StepCost | None:
+    stages, heads, labels = (
+        [getattr(step, name) for step in steps]
+        for steps in (
+            profile.stages,
+            [profile.heads[one] for one in profile.exits],
+            [profile.labels[one] for one in profile.exits],
+        )
+    )
+    base = profile.base_memory_bytes if name == "memory_bytes" else 0
+    if base is None or any(value is None for value in (*stages, *heads, *labels)):
+        return None
+    sums = tuple(base + sum(stages[: place + 1]) for place in profile.exit_stages)
+    return StepCost(sums, tuple(heads), tuple(labels))
 
 
 def _passes(steps: Sequence[Measurement], profile: Profile) -> Floats:
     """Times (passes, steps); steps with fewer times than others are repeated from the start."""
     every = [*profile.stages, *profile.heads.values(), *profile.labels.values()]
     return np.stack([np.resize(step.times_ms, max(len(one.times_ms) for one in every)) for step in steps], axis=1)
-
-
-def _all(values: Sequence[int | None]) -> tuple[int, ...] | None:
-    known = [value for value in values if value is not None]
-    return tuple(known) if len(known) == len(values) else None
-
-
-def _sums(values: Sequence[int | None], until: Sequence[int]) -> tuple[int, ...] | None:
-    known = _all(values)
-    return None if known is None else tuple(sum(known[: place + 1]) for place in until)
 
 
 @dataclass(frozen=True)

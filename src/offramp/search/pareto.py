@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offramp.errors import InputError
-from offramp.search.estimate import Batch, Costs, Evidence, iou_of, mean_cost
+from offramp.search.estimate import FURTHER, Batch, Costs, Evidence, iou_of, mean_cost
 from offramp.search.space import Candidate, Floats
 from offramp.search.staircase import Goal, non_dominated
 from offramp.specs import SearchSpec
@@ -51,11 +51,12 @@ class Limits:
                 raise InputError(f"min-iou: there is no class {name!r}; there are {', '.join(evidence.classes)}")
             if not evidence.labelled[:, evidence.classes.index(name)].any():
                 raise InputError(f"min-iou: no image of the records shows the class {name!r}, so its IoU is not known")
-        if (spec.max_macs is not None and evidence.costs.stage_macs is None) or (
-            spec.max_parameter_bytes is not None and evidence.costs.stage_bytes is None
-        ):
-            what = "max-macs" if spec.max_macs is not None else "max-parameter-bytes"
-            raise InputError(f"{what}: the profile does not say what steps cost in that; make it again with offramp profile")
+        for name in FURTHER:
+            if getattr(spec, f"max_{name}") is not None and name not in evidence.costs.further:
+                raise InputError(
+                    f"max-{name.replace('_', '-')}: the profile does not say what steps cost in that; make it again with "
+                    f"offramp profile, on a machine that can measure it"
+                )
         classes = tuple((evidence.classes.index(name), value) for name, value in spec.min_iou.items())
         return cls(spec, least, how, classes)
 
@@ -116,13 +117,19 @@ def _worst_latency(costs: Costs, batch: Batch) -> Floats:
     return _by_set(batch, lambda exits: [costs.path_ms(exits)])[:, 0]
 
 
-def _mean_macs(costs: Costs, batch: Batch) -> Floats:
-    paths = _by_set(batch, lambda exits: [costs.path_macs(exits[: place + 1]) for place in range(len(exits))])
-    return mean_cost(batch.shares, paths)
+def _mean(name: str) -> Callable[[Costs, Batch], Floats]:
+    def cost(costs: Costs, batch: Batch) -> Floats:
+        step = costs.further[name]
+        return mean_cost(batch.shares, _by_set(batch, lambda exits: [step.path(exits[: at + 1]) for at in range(len(exits))]))
+
+    return cost
 
 
-def _parameter_bytes(costs: Costs, batch: Batch) -> Floats:
-    return _by_set(batch, lambda exits: [costs.parameter_bytes(exits)])[:, 0]
+def _kept(name: str) -> Callable[[Costs, Batch], Floats]:
+    def cost(costs: Costs, batch: Batch) -> Floats:
+        return _by_set(batch, lambda exits: [costs.further[name].kept(exits)])[:, 0]
+
+    return cost
 
 
 def _p95_latency(costs: Costs, batch: Batch) -> Floats:
@@ -144,8 +151,10 @@ COST_LIMITS: dict[str, Callable[[Costs, Batch], Floats]] = {
     "max_latency_ms": _mean_latency,
     "max_p95_latency_ms": _p95_latency,
     "max_worst_latency_ms": _worst_latency,
-    "max_macs": _mean_macs,
-    "max_parameter_bytes": _parameter_bytes,
+    "max_macs": _mean("macs"),
+    "max_energy_mj": _mean("energy_mj"),
+    "max_parameter_bytes": _kept("parameter_bytes"),
+    "max_memory_bytes": _kept("memory_bytes"),
 }
 """Limits on costs, and what each bounds."""
 

@@ -68,9 +68,11 @@ Cost = tuple[Floats, Floats, float]
 def _further(evidence: Evidence, limits: Limits) -> list[Cost]:
     """Costs besides the latency that add up over images: never more than what `Limits.met` reckons exactly."""
     costs, spec, found = evidence.costs, limits.spec, []
-    if spec.max_macs is not None:
-        macs = np.array([costs.path_macs((index,)) for index in range(len(costs.heads))], np.float64)
-        found.append((macs / spec.max_macs, np.array(costs.head_macs) / spec.max_macs, 1.0))
+    for name, most in (("macs", spec.max_macs), ("energy_mj", spec.max_energy_mj)):
+        if most is not None:
+            cost = costs.further[name]
+            own = np.array([cost.path((index,)) for index in range(len(costs.heads))])
+            found.append((own / most, np.array(cost.heads) / most, 1.0))
     if spec.max_p95_latency_ms is not None:
         # Of the images at least 95 % must be in time. Each exit is as fast here as if no other had been asked before.
         in_time = [(costs.path_passes((index,)) <= spec.max_p95_latency_ms).mean() for index in range(len(costs.heads))]
@@ -83,9 +85,11 @@ def _fixed(evidence: Evidence, limits: Limits) -> tuple[Cost, ...]:
     if spec.max_worst_latency_ms is not None:
         heads = np.array(costs.heads)
         found.append((np.add(costs.stages, costs.labels) + heads, heads, spec.max_worst_latency_ms))
-    if spec.max_parameter_bytes is not None:
-        heads = np.array(costs.head_bytes, np.float64)
-        found.append((np.array(costs.stage_bytes) + heads, heads, float(spec.max_parameter_bytes)))
+    for name, most in (("parameter_bytes", spec.max_parameter_bytes), ("memory_bytes", spec.max_memory_bytes)):
+        if most is not None:
+            cost = costs.further[name]
+            own = np.array([cost.path((index,)) for index in range(len(costs.heads))])
+            found.append((own, np.array(cost.heads), float(most)))
     return tuple(found)
 
 

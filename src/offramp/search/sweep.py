@@ -18,8 +18,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from itertools import islice
 from multiprocessing import get_context
@@ -149,16 +150,21 @@ def _in_processes(task: _Task, stairs: Staircase, workers: int, done: Callable[[
 
     Threads would wait for each other: between small products there is much Python.
     """
+
+    def begun(index: int) -> Future[tuple[Batch | None, int]]:
+        # A copy: it is sent from another thread, while the steps rise here.
+        return pool.submit(_judge, index, deepcopy(stairs))
+
     with _one_thread_each(), ProcessPoolExecutor(workers, get_context("spawn"), _take, (task,)) as pool:
         try:
             waiting = iter(range(len(task.space.policies)))
-            running = {pool.submit(_judge, index, stairs): index for index in islice(waiting, workers)}
+            running = {begun(index): index for index in islice(waiting, workers)}
             while running:
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     batch, judged = future.result()
                     done(running.pop(future), (None if batch is None else stairs.offer(batch), judged))
                     for index in islice(waiting, 1):
-                        running[pool.submit(_judge, index, stairs)] = index
+                        running[begun(index)] = index
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
