@@ -45,13 +45,13 @@ def main() -> None:
     options = parser.parse_args()
     profile = load_json(options.profile, Profile)
     cost = Costs.of(profile).further["memory_bytes"]
-    found = {}
+    found: dict[str, dict[str, float]] = {}
     for place in np.unique(np.linspace(0, len(profile.exits) - 1, options.exits).round().astype(int)).tolist():
         name = profile.exits[place]
         command = [sys.executable, "-c", RUN, str(options.package), profile.engine, str(profile.threads), name]
-        measured = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-        found[name] = {"expected_bytes": cost.kept((place,)), "measured_bytes": measured}
-    rows = []
+        peak = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        found[name] = {"expected_bytes": cost.kept((place,)), "measured_bytes": peak}
+    rows: list[list[str]] = []
     for name, one in found.items():
         expected, measured = one["expected_bytes"], one["measured_bytes"]
         rows.append([name, f"{expected / 1e6:.0f}", f"{measured / 1e6:.0f}", f"{expected / measured - 1:+.1%}"])

@@ -15,15 +15,8 @@ their candidates.
 
 from __future__ import annotations
 
-import os
-import signal
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from contextlib import contextmanager
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
-from multiprocessing import get_context
 
 import numpy as np
 import numpy.typing as npt
@@ -31,13 +24,13 @@ import numpy.typing as npt
 from offramp.progress import Progress, silent
 from offramp.search.estimate import Batch, Evidence, estimate_batch
 from offramp.search.pareto import Limits
+from offramp.search.processes import Found, in_processes
 from offramp.search.space import QUANTILES, Indices, Policy, count_candidates, thresholds_to_try
 from offramp.search.staircase import Staircase, non_dominated
 from offramp.search.sums import Prefixes, Singles, Values, stacked
 
 LARGE = 200_000_000
 """Candidates from which on more than one process is worth its start."""
-THREAD_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 BLOCK = 4096
 """Candidates judged at once: their sums fit into a core's cache."""
 ROWS = 32768
@@ -102,14 +95,14 @@ def sweep(
         return Judged([], 0)
     task = _Task(evidence, space, limits, early)
     number = len(space.policies)
-    found: dict[int, tuple[Batch | None, int]] = {}
+    found: dict[int, Found] = {}
 
-    def done(index: int, result: tuple[Batch | None, int]) -> None:
+    def done(index: int, result: Found) -> None:
         found[index] = result
         progress(f"search with {early} early exit{'s' * (early > 1)}", len(found), number)
 
     if workers > 1 and number > 1 and count(evidence, space, early) >= LARGE:
-        _in_processes(task, stairs, min(workers, number), done)
+        in_processes(task, number, stairs, min(workers, number), done)
     else:
         for index in range(number):
             done(index, task.judge(index, stairs))
@@ -119,70 +112,16 @@ def sweep(
 
 @dataclass(frozen=True)
 class _Task:
-    """All that a process needs to know to judge one policy after another."""
+    """All that it takes to judge one policy after another."""
 
     evidence: Evidence
     space: Space
     limits: Limits
     early: int
 
-    def judge(self, index: int, stairs: Staircase) -> tuple[Batch | None, int]:
+    def judge(self, index: int, stairs: Staircase) -> Found:
         """What is kept of a policy's candidates, and how many were judged one by one."""
         return _Policy(self.evidence, self.space, self.limits, index, self.early, stairs).judge()
-
-
-_task: _Task
-"""Of this process, where it is one of several."""
-
-
-def _take(task: _Task) -> None:
-    global _task  # noqa: PLW0603 - what a process is started with
-    _task = task
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
-
-
-def _judge(index: int, stairs: Staircase) -> tuple[Batch | None, int]:
-    return _task.judge(index, stairs)
-
-
-def _in_processes(task: _Task, stairs: Staircase, workers: int, done: Callable[[int, tuple[Batch | None, int]], None]) -> None:
-    """Let each process judge the next policy with what all have found by then.
-
-    Threads would wait for each other: between small products there is much Python.
-    """
-
-    def begun(index: int) -> Future[tuple[Batch | None, int]]:
-        # A copy: it is sent from another thread, while the steps rise here.
-        return pool.submit(_judge, index, deepcopy(stairs))
-
-    with _one_thread_each(), ProcessPoolExecutor(workers, get_context("spawn"), _take, (task,)) as pool:
-        try:
-            waiting = iter(range(len(task.space.policies)))
-            running = {begun(index): index for index in islice(waiting, workers)}
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    batch, judged = future.result()
-                    done(running.pop(future), (None if batch is None else stairs.offer(batch), judged))
-                    for index in islice(waiting, 1):
-                        running[begun(index)] = index
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes that are started within take one thread for their matrix products."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 class _Policy:
@@ -210,7 +149,7 @@ class _Policy:
         self.judged = 0
         self.margin = margin(evidence.images)
 
-    def judge(self) -> tuple[Batch | None, int]:
+    def judge(self) -> Found:
         """What is kept, and how many were judged."""
         images, width = self.evidence.images, len(self.values.start)
         nothing = Prefixes(
