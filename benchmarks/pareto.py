@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,8 @@ from offramp.search.space import Candidate
 from offramp.specs import Mode, PolicyName, SearchSpec
 from offramp.trimming import trim
 
+LEAST_DRAWN = 0.5
+"""mIoU of a front."""
 STYLE = """
 text{font:12px system-ui,sans-serif;fill:#333} line.grid{stroke:#ddd} .axis{stroke:#666} .tick{fill:#666}
 .line{fill:none;stroke-width:1.6} .line.a{stroke:#999} .line.b{stroke:#0072b2} .mark.a{fill:#999} .mark.b{fill:#0072b2}
@@ -121,19 +124,25 @@ def anytime(val: Records, profile: Profile, options: argparse.Namespace, progres
     return {"exits": deployment.exits, "expected_quality": deployment.expected.quality, "ready_ms": ready, "deadlines": found}
 
 
+def steps(line: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """A front as it is: what can be had at a latency is what the next faster one has."""
+    corners = [(after[0], before[1]) for before, after in pairwise(line)]
+    return [point for pair in zip_longest(line, corners) for point in pair if point is not None]
+
+
 def draw(path: Path, fronts: dict[str, list[tuple[float, float]]], points: dict[str, list[dict[str, Any]]]) -> None:
     """Fronts on val as lines, deployments run on test as points."""
     ran = [one["test_run"] for rows in points.values() for one in rows]
+    fronts = {mode: steps([(x, y) for x, y in line if y >= LEAST_DRAWN]) for mode, line in fronts.items()}
     xs = [x for line in fronts.values() for x, _ in line] + [one["latency_ms"] for one in ran] + [ran[0]["original_latency_ms"]]
     ys = [100 * y for line in fronts.values() for _, y in line] + [100 * one["miou"] for one in ran]
     x, y = Scale(0, 1.05 * max(xs), 40, 760), Scale(*widened(ys), 380, 24)
     canvas = Canvas(780, 440, "Pareto fronts on val and deployments run on test")
     canvas.axes(x, y, "mean latency, ms", "mIoU, %")
-    for (mode, line), css in zip(fronts.items(), "ab", strict=True):
+    for number, ((mode, line), css) in enumerate(zip(fronts.items(), "ab", strict=True)):
         canvas.path([(x(latency), y(100 * value)) for latency, value in line], f"line {css}")
-        canvas.text(
-            x(line[-1][0]) + 4, y(100 * line[-1][1]) + (14 if css == "a" else -4), f"{mode}, expected on val", anchor="end"
-        )
+        canvas.path([(x.stop - 248, 300 + 16 * number), (x.stop - 233, 300 + 16 * number)], f"line {css}")
+        canvas.text(x.stop - 226, 304 + 16 * number, f"{mode}, expected on val")
     for (mode, rows), css in zip(points.items(), "dc", strict=True):
         for one in rows:
             place = x(one["test_run"]["latency_ms"]), y(100 * one["test_run"]["miou"])
@@ -141,11 +150,11 @@ def draw(path: Path, fronts: dict[str, list[tuple[float, float]]], points: dict[
             canvas.line(*expected, *place, "link")
             canvas.mark(*place, Mark(css), size=4, title=f"{mode}, run on test")
     for number, (text, css) in enumerate((("budgeted, run on test", "d"), ("input-dependent, run on test", "c"))):
-        canvas.mark(x.stop - 190, 340 + 16 * number, Mark(css), size=4)
-        canvas.text(x.stop - 180, 344 + 16 * number, text)
+        canvas.mark(x.stop - 240, 332 + 16 * number, Mark(css), size=4)
+        canvas.text(x.stop - 226, 336 + 16 * number, text)
     place = x(ran[0]["original_latency_ms"]), y(100 * ran[0]["original_miou"])
     canvas.mark(*place, Mark("final", "square"), size=4)
-    canvas.text(place[0] + 8, place[1] + 4, "original, test")
+    canvas.text(place[0] - 8, place[1] + 4, "original, test", anchor="end")
     svg = canvas.write().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     head, rest = svg.split(">", 1)
     with new_file(path) as temporary:
