@@ -440,6 +440,7 @@ def test_an_anytime_search_takes_deadlines(parts, tmp_path, capsys):
         (["--min-iou", "road=2"], "--min-iou: Input should be less than or equal to 1"),
         (["--policies", "sure"], "--policies: "),
         (["--deadlines-ms", "50,10"], "the shortest comes first"),
+        (["--deadlines-ms", "50"], "--deadlines-ms: write FROM,TO in milliseconds, for example 10,40, got '50'"),
         (["--max-risk", "0.1", "--expected-risk", "0.1"], "ask for one of them"),
         (["--max-risk", "0.0001"], "cannot certify a risk of 0.0001"),
         (["--profile", "{profile}"], "each --records needs its --profile, in the same order: got 1 and 2"),

@@ -6,6 +6,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
+from offramp.errors import InputError
 from offramp.search.anytime import anytime_candidate, anytime_sets, deadline_shares, default_deadlines
 from offramp.search.estimate import Costs, Evidence
 
@@ -90,3 +91,9 @@ def test_a_set_has_one_exit_at_a_tap_at_most(records_of, profile_of):
         shares = deadline_shares(evidence.costs, exits, deadlines)
         assert value == pytest.approx(sum(s * evidence.exit_miou()[e] for s, e in zip(shares, exits, strict=True)))
         assert last == evidence.costs.path_ms(exits)
+
+
+def test_deadlines_before_the_fastest_exit_are_refused(records, profile):
+    evidence = Evidence.of(records, profile)
+    with pytest.raises(InputError, match=r"no exit is ready at any of the deadlines, 0.1 to 1 ms: the fastest takes"):
+        anytime_sets(evidence, (0.1, 1.0))

@@ -116,5 +116,5 @@ def test_a_latency_that_certified_thresholds_miss_is_refused(parts):
     records, profile = parts
     records.differing[:, :-1] = records.size[:, None]
     limit = profile.latency_ms((FINAL,)) - 0.5
-    with pytest.raises(InputError, match=r"can be certified take .* ms on average, which is over max-latency-ms"):
+    with pytest.raises(InputError, match=r"can be certified take .* ms on average and miss the limits on costs"):
         search(records, profile, SearchSpec(mode="input-dependent", max_latency_ms=limit, max_risk=0.04), inputs={})

@@ -45,5 +45,7 @@ def checked(kind: type[S], **values: Any) -> S:
     try:
         return kind(**values)
     except ValidationError as error:
-        option = str(error.errors()[0]["loc"][0]).replace("_", "-") if error.errors()[0]["loc"] else ""
+        if not error.errors()[0]["loc"]:  # of several options together
+            raise InputError(str(error.errors()[0]["msg"]).removeprefix("Value error, ")) from error
+        option = str(error.errors()[0]["loc"][0]).replace("_", "-")
         raise InputError(f"--{option}: {explain(error).split(': ', 1)[1]}") from error

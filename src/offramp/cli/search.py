@@ -89,7 +89,7 @@ def search(
         min_iou=dict(_class_and_value(text) for text in min_iou or []),
         max_exits=max_exits,
         policies=[name.strip() for name in policies.split(",")],
-        deadlines_ms=None if deadlines_ms is None else deadlines_ms.split(","),
+        deadlines_ms=None if deadlines_ms is None else _two_numbers(deadlines_ms),
         max_risk=max_risk,
         confidence=confidence,
         expected_risk=expected_risk,
@@ -124,6 +124,13 @@ def search(
             _show_front(candidates)
 
     show(as_json, values, people)
+
+
+def _two_numbers(text: str) -> list[str]:
+    parts = text.split(",")
+    if len(parts) != 2:
+        raise InputError(f"--deadlines-ms: write FROM,TO in milliseconds, for example 10,40, got {text!r}")
+    return parts
 
 
 def _class_and_value(text: str) -> tuple[str, str]:

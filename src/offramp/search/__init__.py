@@ -6,8 +6,7 @@ All candidates are compared, exactly: what every exit answered on every image is
 from __future__ import annotations
 
 from collections.abc import Sequence
-
-import numpy as np
+from dataclasses import replace
 
 from offramp.artifacts import Deployment, Expected, Profile, Provenance, Records, require_same_package
 from offramp.errors import InputError
@@ -15,12 +14,12 @@ from offramp.progress import Progress, silent
 from offramp.search.anytime import deadline_shares, default_deadlines
 from offramp.search.certify import certify
 from offramp.search.doubt import Resampled, doubt_about, interval
-from offramp.search.estimate import Evidence, estimate_batch, leaves_at, places_of
+from offramp.search.estimate import Evidence, as_batch, leaves_at, places_of
 from offramp.search.explore import Found, explore, last_answer
 from offramp.search.pareto import COST_LIMITS, Limits, front_of, refusal
-from offramp.search.space import Candidate, Policy
+from offramp.search.space import Candidate
 from offramp.search.staircase import Goal
-from offramp.specs import REGIONS, SearchSpec
+from offramp.specs import SearchSpec
 
 __all__ = ["Candidate", "front", "search", "search_all"]
 
@@ -80,7 +79,8 @@ def search(
     winner, certificate = found.winner, None
     if risky:
         winner, certificate = certify(asked, seen, winner, certified_by, Evidence.of(certified_by, profile), evidence)
-        _still_met(Limits.of(asked, evidence), winner)
+        _still_met(evidence, Limits.of(asked, evidence), winner)
+        found = replace(found, runner_up=None)  # it was not certified
     expected = _expected(evidence, limits, found, winner)
     return Deployment(
         mode=spec.mode,
@@ -179,12 +179,12 @@ def _parts(records: Records, calibration: Records | None, profile: Profile) -> t
     return records.part(range(images // 2)), records.part(range(images // 2, images))
 
 
-def _still_met(limits: Limits, winner: Candidate) -> None:
-    """Refuse what certification has made too slow. Its mIoU, on more images than it was chosen by, is told as it is."""
-    if winner.latency_ms > limits.max_latency_ms:
+def _still_met(evidence: Evidence, limits: Limits, winner: Candidate) -> None:
+    """Refuse what certification has made too dear. Its mIoU, on more images than it was chosen by, is told as it is."""
+    if not limits.without_accuracy().met(evidence, as_batch(evidence, winner)).all():
         raise InputError(
-            f"the thresholds that can be certified take {winner.latency_ms:.2f} ms on average, which is over max-latency-ms "
-            f"{limits.max_latency_ms:g}; relax the risk or the latency, or give more images"
+            f"the thresholds that can be certified take {winner.latency_ms:.2f} ms on average and miss the limits on costs; "
+            f"relax these or the risk, or give more images"
         )
 
 
@@ -240,7 +240,6 @@ def _expected(evidence: Evidence, limits: Limits, found: Found, winner: Candidat
     final = len(evidence.exits) - 1
     places = places_of(evidence, winner)
     resampled = Resampled.of(evidence, winner)
-    policy = Policy(REGIONS.index(winner.region), winner.pixel_threshold)
     anytime = limits.spec.mode == "anytime"
     if anytime:
         # Who has all the time there is gets the last answer.
@@ -248,8 +247,7 @@ def _expected(evidence: Evidence, limits: Limits, found: Found, winner: Candidat
         deadlines = limits.spec.deadlines_ms or default_deadlines(evidence.costs, evidence.taps)
         shares: Sequence[float] = deadline_shares(evidence.costs, places, deadlines)
     else:
-        thresholds = np.array([winner.image_thresholds]).reshape(1, -1)
-        batch = estimate_batch(evidence, [policy], np.array([places]), np.zeros(1, np.int64), thresholds)
+        batch = as_batch(evidence, winner)
         left = leaves_at(evidence, winner)
         shares = [float((left == place).mean()) for place in range(len(places))]
     costs = evidence.costs

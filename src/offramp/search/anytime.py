@@ -46,7 +46,7 @@ def anytime_sets(evidence: Evidence, deadlines: Deadlines | None = None) -> tupl
         answers at the deadlines, 0 for none.
 
     Raises:
-        InputError: more sets than can be compared.
+        InputError: more sets than can be compared, or no exit is ready at any deadline.
 
     """
     taps = evidence.taps
@@ -55,6 +55,12 @@ def anytime_sets(evidence: Evidence, deadlines: Deadlines | None = None) -> tupl
         raise InputError(
             f"the anytime mode compares every set of exits, {MAX_SETS:,} at most, got {number:,} of {len(taps)} taps; "
             f"export fewer exits, or drop the worse heads by train --halving"
+        )
+    fastest = default_deadlines(evidence.costs, taps)[0]
+    if deadlines is not None and deadlines[1] <= fastest:
+        raise InputError(
+            f"no exit is ready at any of the deadlines, {deadlines[0]:g} to {deadlines[1]:g} ms: "
+            f"the fastest takes {fastest:.2f} ms; give longer ones"
         )
     axes = np.meshgrid(*(np.array([-1, *exits]) for exits in taps), indexing="ij")
     sets = np.stack([axis.reshape(-1) for axis in axes], axis=1)[1:]

@@ -278,3 +278,10 @@ def leaves_at(evidence: Evidence, candidate: Candidate) -> npt.NDArray[np.int64]
     scores = evidence.scores_of(policy)[:, indices[:-1]]
     clears = np.column_stack([scores >= candidate.image_thresholds, np.ones(evidence.images, dtype=bool)])
     return np.asarray(clears.argmax(axis=1))
+
+
+def as_batch(evidence: Evidence, candidate: Candidate) -> Batch:
+    """A batch of this one alone, estimated on these images."""
+    policy = Policy(REGIONS.index(candidate.region), candidate.pixel_threshold)
+    thresholds = np.array([candidate.image_thresholds]).reshape(1, -1)
+    return estimate_batch(evidence, [policy], np.array([places_of(evidence, candidate)]), np.zeros(1, np.int64), thresholds)

@@ -108,7 +108,7 @@ def _staircase(evidence: Evidence, limits: Limits, goal: Goal) -> Staircase:
         high,
         images=evidence.images,
         classes=int(evidence.labelled.any(axis=0).sum()),
-        margin=margin(evidence.images),
+        margin=margin(evidence),
         goal=goal,
         min_miou=limits.min_miou,
         max_latency_ms=limits.max_latency_ms,
