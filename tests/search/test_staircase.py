@@ -18,7 +18,7 @@ def batch(*rows: tuple[float, float, int]) -> Batch:
 
 
 def stairs(**changes) -> Staircase:
-    return Staircase(0.0, 100.0, images=IMAGES, classes=CLASSES, margin=MARGIN, **changes)
+    return Staircase(0.0, 100.0, images=IMAGES, classes=CLASSES, miou_off=MARGIN, latency_off=MARGIN, **changes)
 
 
 def open_to(one: Staircase, latency: float, miou: float) -> bool:

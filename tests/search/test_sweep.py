@@ -9,7 +9,8 @@ from offramp.search.estimate import Evidence, estimate_batch
 from offramp.search.pareto import Limits
 from offramp.search.space import policies, sets_of, thresholds_to_try
 from offramp.search.staircase import Staircase, non_dominated
-from offramp.search.sweep import Space, count, margin, sweep
+from offramp.search.sums import Values
+from offramp.search.sweep import Space, count, sweep
 from offramp.specs import SearchSpec
 
 
@@ -22,8 +23,9 @@ def stairs_of(evidence, **changes) -> Staircase:
     costs = evidence.costs
     high = max(costs.stages) + sum(costs.heads) + max(costs.labels)
     low = min(costs.path_ms((index,)) for index in range(len(costs.heads)))
-    classes = int(evidence.labelled.any(axis=0).sum())
-    return Staircase(low, high, images=evidence.images, classes=classes, margin=margin(evidence), **changes)
+    values = Values.of(evidence, Limits.of(SearchSpec(mode="input-dependent"), evidence))
+    off = {"miou_off": values.miou_off, "latency_off": values.latency_off}
+    return Staircase(low, high, images=evidence.images, classes=values.classes, **off, **changes)
 
 
 def every_candidate(evidence, space, early):
@@ -180,17 +182,21 @@ def test_a_class_that_occurs_nowhere_does_not_disturb(records_of, profile_of):
     assert points(found.kept) == points(list(every_candidate(evidence, space, 2)))
 
 
-def test_float32_sums_are_never_off_by_more_than_the_margin(monkeypatch, records_of, profile_of):
-    """The worst of many candidates with large numbers of pixels, against exact sums."""
+@pytest.mark.parametrize("pixels", [1, 101, 10_000_019])
+def test_sums_are_never_off_by_more_than_they_say(records_of, profile_of, pixels):
+    """The worst of many candidates, of few pixels to very many, against exact sums."""
     records = records_of(images=60, exits=4, classes=11)
-    for array in (records.correct, records.predicted, records.labelled):
-        np.multiply(array, 6011, out=array)
+    for name in ("correct", "predicted", "labelled"):
+        array = getattr(records, name)
+        object.__setattr__(records, name, array.astype(np.int64) * pixels)
     evidence = Evidence.of(records, profile_of(exits=4))
     space = Space(evidence.taps, frozenset({3}), tuple(policies(("all",))[::9]))
     limits = Limits.of(SearchSpec(mode="input-dependent"), evidence)
-    seen = []
+    seen, exact = [], []
 
     class Watching(Staircase):
+        """Excludes nothing and notes the sums of every candidate."""
+
         def not_excluded(self, ious, latencies):
             good = super().not_excluded(ious, latencies)
             if ious.ndim > 1:  # of candidates, not of prefixes
@@ -201,17 +207,15 @@ def test_float32_sums_are_never_off_by_more_than_the_margin(monkeypatch, records
             exact.append(found)
             return found
 
-    exact = []
-    plain = stairs_of(evidence)
-    worst = margin(evidence)
-    monkeypatch.setattr("offramp.search.sweep.margin", lambda _: 10.0)  # nothing is left out
-    watching = Watching(plain.low, 1e3, images=60, classes=11, margin=1.0)
-    sweep(evidence, space, 3, limits, watching)
+    values = Values.of(evidence, limits)
+    assert (values.miou_off == (11 + 4) * 2.0**-24) == (pixels < 10_000_000), "while they are few, pixels are not rounded"
+    assert values.miou_off < 1e-5
+    sweep(evidence, space, 3, limits, Watching(0.0, 1e3, images=60, classes=11, miou_off=1.0, latency_off=1.0))
     mious = np.sort(np.concatenate([ious.reshape(-1) for ious, _ in seen]) / 11.0)
     latencies = np.sort(np.concatenate([latency.reshape(-1) for _, latency in seen]) / 60.0)
-    assert np.abs(mious - np.sort(np.concatenate([batch.miou for batch in exact]))).max() < worst
+    assert np.abs(mious - np.sort(np.concatenate([batch.miou for batch in exact]))).max() < values.miou_off
     found = np.sort(np.concatenate([batch.latency_ms for batch in exact]))
-    assert (np.abs(latencies - found) / found).max() < worst
+    assert np.abs(latencies - found).max() < values.latency_off / 60
 
 
 def test_an_exit_where_all_images_score_alike_is_no_early_exit(records_of, profile_of):

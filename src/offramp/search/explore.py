@@ -14,7 +14,8 @@ from offramp.search.estimate import Batch, Evidence, estimate_batch, miou_of, si
 from offramp.search.pareto import Limits, choose, choose_anytime
 from offramp.search.space import Candidate, Policy, policies
 from offramp.search.staircase import Goal, Staircase, non_dominated
-from offramp.search.sweep import Space, count, margin, sweep
+from offramp.search.sums import Values
+from offramp.search.sweep import Space, count, sweep
 from offramp.specs import REGIONS
 
 MOST_KEPT = 100
@@ -100,15 +101,16 @@ def _gain_of_more_exits(evidence: Evidence, goal: Goal, winner: Candidate) -> fl
 
 
 def _staircase(evidence: Evidence, limits: Limits, goal: Goal) -> Staircase:
-    costs = evidence.costs
+    costs, values = evidence.costs, Values.of(evidence, limits)
     slowest = [max(exits, key=lambda index: costs.heads[index]) for exits in evidence.taps]
     high = max(costs.stages) + sum(costs.heads[index] for index in slowest) + max(costs.labels)
     return Staircase(
         min(costs.path_ms((index,)) for index in range(len(costs.heads))),
         high,
         images=evidence.images,
-        classes=int(evidence.labelled.any(axis=0).sum()),
-        margin=margin(evidence),
+        classes=values.classes,
+        miou_off=values.miou_off,
+        latency_off=values.latency_off,
         goal=goal,
         min_miou=limits.min_miou,
         max_latency_ms=limits.max_latency_ms,

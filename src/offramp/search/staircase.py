@@ -29,7 +29,8 @@ class Staircase:
         *,
         images: int,
         classes: int,
-        margin: float,
+        miou_off: float,
+        latency_off: float,
         goal: Goal = "front",
         min_miou: float = 0.0,
         max_latency_ms: float = np.inf,
@@ -41,7 +42,8 @@ class Staircase:
             high_ms: none is slower.
             images: N, which latencies are added up over.
             classes: that occur, which IoUs are added up over.
-            margin: by how much the sums' mIoU may be off.
+            miou_off: how far off the mIoU of sums may be.
+            latency_off: how far off sums of latencies may be, in ms.
             goal: with `front`, what one candidate beats is excluded, else what two of different exits beat; with
                 `least-latency`, what is slower than two that meet the limits; with `most-miou`, what is less accurate than two.
             min_miou: less is excluded.
@@ -50,15 +52,15 @@ class Staircase:
         """
         self.low, self.goal, self.min_miou, self.max_latency_ms = low_ms, goal, min_miou, max_latency_ms
         self.width = max(high_ms - low_ms, 1e-9) / STEPS
-        self.margin, self.classes = margin, classes
+        self.miou_off, self.classes = miou_off, classes
         self.best = np.full(STEPS + 1, -np.inf)
         self.second = np.full(STEPS + 1, -np.inf)
         self.holder = np.full(STEPS + 1, -1)
         """Whose the best is: a number for each set of exits."""
         self.numbers: dict[tuple[int, ...], int] = {}
-        # Sums of latencies in float32 are off as well: steps are taken a little too early, which excludes less.
+        # Sums of latencies are off as well: steps are taken a little too early, which excludes less.
         self.scale = np.float32(1 / (self.width * images))
-        self.offset = np.float32(-low_ms / self.width - (high_ms / self.width) * margin)
+        self.offset = np.float32(-low_ms / self.width - latency_off / (self.width * images))
         self._publish()
 
     def _publish(self) -> None:
@@ -73,7 +75,7 @@ class Staircase:
         elif self.goal == "most-miou":
             within = self.second[edges <= ceiling] if np.isfinite(ceiling) else self.second
             bar = np.maximum(bar, within[-1] if len(within) else -np.inf)
-        table = (bar - self.margin) * self.classes
+        table = (bar - self.miou_off) * self.classes
         table[edges > ceiling] = np.inf
         self.bar = bar
         self.ceiling = ceiling

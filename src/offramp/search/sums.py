@@ -1,4 +1,9 @@
-"""What the sweep adds up: the values of an image at an exit, and prefixes with what they have added up so far."""
+"""What the sweep adds up: the values of an image at an exit, and prefixes with what they have added up so far.
+
+Sums are in float32, which is fast, and nevertheless exact: the values of an image are multiples of a power of two, the unit of
+their kind, and no sum is more than 2^24 units. What is off is the rounding of the single values to their units. It is known, so
+it is known how far off any candidate can be. Pixels keep the unit 1 until a class has 16 million of them.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +37,8 @@ class Values:
     """Sums over images that further costs, which come behind the latency, may not exceed."""
     fixed: tuple[tuple[Floats, Floats, float], ...]
     """Costs that do not depend on images: (E,) of being the last, (E,) of being asked, and the most that they may be."""
+    off: Floats
+    """(V,): how far off at most a sum over images is; of the first, (classes,), how far off an IoU."""
 
     @classmethod
     def of(cls, evidence: Evidence, limits: Limits) -> Values:
@@ -50,15 +57,44 @@ class Values:
         asked[:, 2 * len(occurs) :] = np.stack([of_asked for _, of_asked, _ in costs], axis=1)
         start = np.zeros(of_exits.shape[1])
         start[len(occurs) : 2 * len(occurs)] = labelled[occurs]
+        largest = start + _at_most(of_exits, asked, evidence.taps)
+        units = 2**24 - (evidence.images + 1) * (len(evidence.taps) + 2)  # the rest is for what rounding adds
+        unit = 2.0 ** np.ceil(np.log2(np.maximum(largest, 2.0**-100) / units))
+        rounded, rounded_asked = np.rint(of_exits / unit[:, None]) * unit[:, None], np.rint(asked / unit) * unit
+        off = _at_most(rounded - of_exits, rounded_asked - asked, evidence.taps)
+        # Of an IoU I/U: |I'/U' - I/U| <= (|I' - I| + |U' - U|) / U', where U' is never less than the labelled pixels, which are
+        # rounded up, and I/U is at most 1. Costs are compared in float32, with four roundings at most.
+        rounded_start = np.ceil(start / unit) * unit
+        off += rounded_start - start
+        right, wrong = off[: len(occurs)] / labelled[occurs], off[len(occurs) : 2 * len(occurs)] / labelled[occurs]
+        off[: len(occurs)] = right + np.minimum(wrong, 1.0)
+        off[2 * len(occurs) :] += 2.0**-22 * largest[2 * len(occurs) :]
         return cls(
-            of_exits.astype(np.float32),
-            asked.astype(np.float32),
-            start.astype(np.float32),
+            rounded.astype(np.float32),
+            rounded_asked.astype(np.float32),
+            rounded_start.astype(np.float32),
             len(occurs),
             tuple((int(np.flatnonzero(occurs == index)[0]), value) for index, value in limits.min_iou),
             tuple(most * evidence.images for _, _, most in costs[1:]),
             _fixed(evidence, limits),
+            off,
         )
+
+    @property
+    def miou_off(self) -> float:
+        """How far off an mIoU is at most: its IoUs, then the rounding of quotients, their sum, what it is held against."""
+        return float(self.off[: self.classes].mean()) + (self.classes + 4) * 2.0**-24
+
+    @property
+    def latency_off(self) -> float:
+        """How far off a sum of latencies is at most, in ms."""
+        return float(self.off[2 * self.classes])
+
+
+def _at_most(of_exits: Floats, asked: Floats, taps: Sequence[Sequence[int]]) -> Floats:
+    """The largest magnitude (V,) that a sum over images can have: each leaves at one exit, asked before at one of each tap."""
+    heads = sum((np.abs(asked[list(exits)]).max(axis=0) for exits in taps), np.zeros(asked.shape[1]))
+    return np.asarray(np.abs(of_exits).max(axis=0).sum(axis=1) + heads * of_exits.shape[2])
 
 
 Cost = tuple[Floats, Floats, float]

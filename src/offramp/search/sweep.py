@@ -7,10 +7,9 @@ that is a small matrix product:
 
     sums[value, last, prefix] += goes_on[value, last, image] @ still_here[image, prefix]
 
-The values of an image are its correct and its wrongly predicted pixels of each class, and its costs. Sums are in float32, which
-is fast and not exact; so a candidate is dropped only if it misses what is known already by more than the worst rounding error
-(`margin`). Those that remain are estimated exactly. Prefixes that cannot win, whatever comes behind them, are left out with all
-their candidates.
+The values of an image are its correct and its wrongly predicted pixels of each class, and its costs. They are rounded a little
+(`sums`), so a candidate is dropped only if it misses what is known already by more than its sums can be off. Those that remain
+are estimated exactly. Prefixes that cannot win, whatever comes behind them, are left out with all their candidates.
 """
 
 from __future__ import annotations
@@ -47,21 +46,6 @@ class Space:
     """The exits that may be the last of a deployment."""
     policies: tuple[Policy, ...]
     quantiles: int = QUANTILES
-
-
-def margin(evidence: Evidence) -> float:
-    """How far off the mIoU and the latency of float32 sums can be, the latency relative to the highest.
-
-    A sum of n numbers is off by at most n * 2^-24 of the sum of their magnitudes (Higham, Accuracy and Stability of Numerical
-    Algorithms, 2002, section 4.2). Each image adds up to four times: it leaves, is put back, goes on. Whole numbers below 2^24
-    are exact, so only classes of many pixels are off; an IoU by what its two sums are, against the labelled pixels.
-    """
-    unit, images = 2.0**-24, evidence.images
-    correct, predicted = np.split(evidence.pixels, 2, axis=2)
-    labelled = evidence.labelled.sum(axis=0)
-    largest = labelled + 4 * np.maximum(correct, predicted - correct).max(axis=0).sum(axis=0)
-    off = np.where(largest < 1 / unit, 0.0, 2 * (4 * images + 64) * unit * largest / np.maximum(labelled, 1))
-    return float(max(16 * (images + 64) * unit, off[labelled > 0].mean()))
 
 
 @dataclass(frozen=True)
@@ -152,7 +136,6 @@ class _Policy:
             self.tap_of[list(exits)] = tap
         self.best: dict[int, Singles] = {}
         self.judged = 0
-        self.margin = margin(evidence)
 
     def judge(self) -> Found:
         """What is kept, and how many were judged."""
@@ -275,6 +258,7 @@ class _Policy:
         total = np.empty(sums.shape[1:], np.float32)
         latency = sums[2 * classes]
         allowed = self._allowed(rows, outer, lasts)
+        furthest_off = self.values.off[2 * classes + 1 :].tolist()
         for threshold, (images, adds) in zip(self.tries[outer].tolist(), arrivals, strict=True):
             np.matmul(adds, rows.here[images], out=added)
             sums += added.reshape(sums.shape)
@@ -284,9 +268,9 @@ class _Policy:
             if good.any():
                 good &= allowed
                 for index, least in self.values.least:
-                    good &= ious[index] >= least - classes * self.margin  # the mean over classes is off by no more
-                for cost, most in zip(sums[2 * classes + 1 :], self.values.most, strict=True):
-                    good &= cost <= most + self.margin * abs(most)
+                    good &= ious[index] >= least - self.values.off[index] - 2.0**-23
+                for cost, most, off in zip(sums[2 * classes + 1 :], self.values.most, furthest_off, strict=True):
+                    good &= cost <= most + off
                 if good.any():
                     self._look_closer(rows, outer, threshold, lasts, np.nonzero(good), total[good], latency[good])
 
@@ -331,16 +315,18 @@ class _Policy:
             self.kept.append(replace(kept, policy=np.full(len(kept), self.index)))
 
     def _best_of_each_set(self, exits: Indices, last: Indices, total: Singles, latency: Singles) -> Indices:
-        """Leave out what others with the same exits beat by more than the margin."""
+        """Leave out what others with the same exits beat, in mIoU and in latency, by more than sums can be off."""
         if len(last) == 1:
             return np.zeros(1, np.int64)
         group = np.unique(np.column_stack([exits, last]), axis=0, return_inverse=True)[1].reshape(-1)
-        miou = total.astype(np.float64) / self.values.classes
-        order = np.lexsort((-miou, latency, group))
+        miou, ms = total.astype(np.float64) / self.values.classes, latency.astype(np.float64)
+        order = np.lexsort((ms, group))
         # An mIoU is at most 1: behind the steps between groups, the highest so far is that of the own group.
         values = miou[order] + 2.0 * group[order]
-        highest = np.maximum.accumulate(values)
-        return order[values >= highest - 2 * self.margin]
+        places = ms[order] + 2.0 * (ms.max() + self.values.latency_off) * group[order]
+        highest = np.maximum.accumulate(np.concatenate([[-np.inf], values]))
+        faster = np.searchsorted(places, places - 2 * self.values.latency_off, side="right")
+        return order[values >= highest[faster] - 2 * self.values.miou_off]
 
 
 def _joined(batches: Sequence[Batch]) -> Batch | None:
