@@ -326,7 +326,7 @@ class _Policy:
         places = ms[order] + 2.0 * (ms.max() + self.values.latency_off) * group[order]
         highest = np.maximum.accumulate(np.concatenate([[-np.inf], values]))
         faster = np.searchsorted(places, places - 2 * self.values.latency_off, side="right")
-        return order[values >= highest[faster] - 2 * self.values.miou_off]
+        return np.asarray(order[values >= highest[faster] - 2 * self.values.miou_off])
 
 
 def _joined(batches: Sequence[Batch]) -> Batch | None:
