@@ -1,10 +1,19 @@
-"""One tiny run and its package, made once for all tests: twelve drawn scenes, timm's smallest test network, two early exits."""
+"""One tiny run and its package, made once for all tests: twelve drawn scenes, timm's smallest test network, two early exits.
+
+And deployments, put into copies of a package whose network is sure of some pixels and unsure of others.
+"""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+
+from offramp.artifacts import MANIFEST, Deployment, Expected, Manifest, Provenance, load_json
+from offramp.files import sha256_of
+from offramp.specs import SearchSpec
 
 SIZE = (96, 64)
 NETWORK = "test_efficientnet"
@@ -42,6 +51,65 @@ def package(trained_run, tmp_path_factory):
     out = tmp_path_factory.mktemp("packages") / "package"
     export(trained_run, out)
     return out
+
+
+@pytest.fixture(scope="session")
+def decided_package(package, tmp_path_factory):
+    """The package with all class scores times 32: the same labels, but confidences that differ, after two epochs already."""
+    import onnx
+    from onnx import numpy_helper
+
+    folder = tmp_path_factory.mktemp("decided") / "package"
+    shutil.copytree(package, folder)
+    raw = json.loads((folder / MANIFEST).read_text())
+    for head in raw["heads"]:
+        path = folder / head["file"]
+        model = onnx.load(path)
+        last = next(node for node in model.graph.node if head["outputs"][0] in node.output)
+        for tensor in model.graph.initializer:
+            if tensor.name in last.input:
+                tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 32, tensor.name))
+        onnx.save(model, path)
+        head["sha256"] = sha256_of(path)
+    (folder / MANIFEST).write_text(json.dumps(raw))
+    return folder
+
+
+@pytest.fixture
+def with_deployments(decided_package, tmp_path):
+    """Copy the decided package and write deployments, given as the fields that matter, into its manifest."""
+
+    def copy(*deployments):
+        folder = tmp_path / "deployed"
+        shutil.copytree(decided_package, folder, dirs_exist_ok=True)
+        manifest = load_json(folder / MANIFEST, Manifest)
+        made = tuple(
+            Deployment(
+                **values,
+                limits=SearchSpec(mode=values["mode"]),
+                expected=Expected(
+                    miou=0.5,
+                    miou_interval=(0.4, 0.6),
+                    final_miou=0.5,
+                    latency_ms=1.0,
+                    latency_interval=(1.0, 1.0),
+                    worst_latency_ms=1.0,
+                    final_latency_ms=1.0,
+                    shares={},
+                    images=2,
+                    candidates=1,
+                ),
+                package_id=manifest.package_id,
+                engine="onnxruntime",
+                threads=1,
+                provenance=Provenance(made_by="test", created=""),
+            )
+            for values in deployments
+        )
+        manifest.model_copy(update={"deployments": made}).save(folder / MANIFEST)
+        return folder
+
+    return copy
 
 
 @pytest.fixture

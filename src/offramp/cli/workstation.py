@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import Json, checked, need, show
+from offramp.cli.options import Json, checked, need, say, show
 from offramp.console import print_table, showing_progress
 from offramp.errors import InputError
 from offramp.specs import (
@@ -303,8 +303,14 @@ def _range(text: str) -> tuple[float, float]:
 
 
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A finished run.")],
-    out: Annotated[Path, typer.Option(metavar="PACKAGE", help="The package to make.")],
+    source: Annotated[Path, typer.Argument(metavar="RUN|PACKAGE", help="A finished run; with --single-file, a package.")],
+    out: Annotated[Path | None, typer.Option(metavar="PACKAGE", help="The package to make of a run.")] = None,
+    single_file: Annotated[
+        Path | None, typer.Option(metavar="FILE.onnx", help="One graph to make of a package, which leaves early by itself.")
+    ] = None,
+    feed_thresholds: Annotated[
+        bool, typer.Option("--feed-thresholds", help="Leave thresholds out of the single file: they are fed with every image.")
+    ] = False,
     size: Annotated[str | None, typer.Option(help="Size of the images it will take; the training images' by default.")] = None,
     network: Annotated[
         str | None, typer.Option(help="file.py:function, if the run's network is of your own code: it runs only if you say so.")
@@ -313,13 +319,27 @@ def export(
 ) -> None:
     """Turn a run into a package: one ONNX graph for each stage and each head. It needs no torch.
 
+    Or a package, searched and trimmed, into one ONNX file that leaves early by itself, for any language with an ONNX Runtime.
+
     Example: offramp export run --out package
+
+    Example: offramp export small --single-file net.onnx
     """
+    if (out is None) == (single_file is None):
+        raise InputError("export needs one of both: --out PACKAGE for a run, or --single-file FILE.onnx for a package")
+    if single_file is not None:
+        if size is not None or network is not None:
+            raise InputError("--size and --network go with --out: a single file is made of a package, which has both already")
+        _export_single_file(source, single_file, feed_thresholds, as_json)
+        return
+    if feed_thresholds:
+        raise InputError("--feed-thresholds goes with --single-file")
+    assert out is not None
     need("torch", "timm", "onnx", "onnxscript", extra="train")
     from offramp.export.package import export as step
 
     with showing_progress() as progress:
-        manifest = step(run, out, size=parse_size(size) if size else None, network=network, progress=progress)
+        manifest = step(source, out, size=parse_size(size) if size else None, network=network, progress=progress)
 
     def people() -> None:
         rows = [
@@ -338,6 +358,29 @@ def export(
         print_table(title, columns, rows)
 
     show(as_json, {"package": str(out), "package_id": manifest.package_id, "exits": list(manifest.exits)}, people)
+
+
+def _export_single_file(package: Path, out: Path, feed_thresholds: bool, as_json: bool) -> None:
+    need("onnx", extra="train")
+    from offramp.export.self_exiting import describe, write_self_exiting
+
+    values = {"file": str(out), **describe(write_self_exiting(package, out, feed_thresholds=feed_thresholds))}
+
+    def people() -> None:
+        thresholds = [*map(str, values["image_thresholds"]), ""]
+        rows = [[str(number), name, thresholds[number]] for number, name in enumerate(values["exits"])]
+        print_table(f"{out}: {values['bytes'] / 1e6:.1f} MB", ["exit", "name", "threshold"], rows)
+        for kind in ("inputs", "outputs"):
+            said = (f"{value['name']} {value['type']} {tuple(value['shape'])}" for value in values[kind])
+            say(f"{kind}: {', '.join(said)}")
+        if values["image_thresholds"]:
+            say(
+                "thresholds: to be fed with every image"
+                if feed_thresholds
+                else "thresholds: those above, unless others are fed"
+            )
+
+    show(as_json, values, people)
 
 
 def demo(
