@@ -9,12 +9,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "offramp"
 
-LEAVES = {"errors", "progress", "metrics", "torchvision_import"}
+LEAVES = {"errors", "progress", "metrics", "energy", "torchvision_import"}
 
 MAY_IMPORT = {
     "errors": set(),
     "progress": set(),
     "metrics": set(),
+    "energy": set(),
     "torchvision_import": set(),
     "files": {"errors"},
     "specs": {"errors"},
@@ -26,7 +27,7 @@ MAY_IMPORT = {
     "export": {"models", "artifacts", "specs", "policy", "files", "errors", "progress"},
     "runtime": {"artifacts", "data", "specs", "policy", "files", "errors", "progress"},
     "evaluation": {"runtime", "data", "artifacts", "specs", "metrics", "errors", "progress"},
-    "profiling": {"runtime", "artifacts", "specs", "errors", "progress"},
+    "profiling": {"runtime", "artifacts", "specs", "energy", "errors", "progress"},
     "search": {"specs", "artifacts", "policy", "metrics", "errors", "progress"},
     "trimming": {"artifacts", "files", "errors"},
     "report": {"specs", "artifacts", "policy", "metrics", "errors", "files", "progress"},

@@ -1,6 +1,7 @@
 """The step `profile`: what every stage, head and label map costs on this device -> Profile. Raw times are kept.
 
-Passes take turns with the original network, so that a drift of the machine's speed meets both alike.
+Passes take turns with the original network, so that a drift of the machine's speed meets both alike. Energy is measured
+afterwards, where the machine has a meter: no meter is fine enough for one run, so each graph runs by itself, many times.
 """
 
 from __future__ import annotations
@@ -9,19 +10,24 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from offramp.artifacts import GraphEntry, Measurement, Profile, Provenance, device_name
+from offramp.energy import SYSFS, joules_of_one_run, open_meter
 from offramp.errors import InputError
 from offramp.progress import Progress, silent
 from offramp.runtime.engines import Engine, Graph, StagedNetwork, Tensor, engine_version, open_engine
 from offramp.specs import EngineName
 
 WARM_UP = 3
+
+LONGEST_ENERGY_SECONDS = 60.0
 
 
 def profile(
@@ -30,23 +36,30 @@ def profile(
     engine: EngineName = "onnxruntime",
     threads: int = 0,
     passes: int = 30,
+    energy_seconds: float | None = None,
+    sysfs: Path = SYSFS,
     progress: Progress = silent,
 ) -> Profile:
-    """Time every step of a package.
+    """Time every step of a package, and measure its energy where the machine has a meter.
 
     Args:
         package: the package.
         engine: onnxruntime or openvino.
         threads: 0 for all.
         passes: how often each step is timed.
-        progress: told of each pass.
+        energy_seconds: for so long each graph runs for its energy; 0: none is measured; by default what the meter needs
+            (half a second to eight, see `energy`), and nothing on a machine without one.
+        sysfs: where the meter is looked for.
+        progress: told of each pass, then of each graph whose energy is known.
 
     Raises:
-        InputError: bad package, engine or number of passes.
+        InputError: bad package, engine, number of passes or time for the energy.
 
     """
     if passes < 1:
         raise InputError(f"passes must be at least 1, got {passes}")
+    if energy_seconds is not None and not 0 <= energy_seconds <= LONGEST_ENERGY_SECONDS:
+        raise InputError(f"energy_seconds must be from 0 (none) to {LONGEST_ENERGY_SECONDS:.0f}, got {energy_seconds}")
     metered = Metered(open_engine(engine, threads))
     base = resident_bytes()
     network = StagedNetwork(package, metered)
@@ -67,12 +80,21 @@ def profile(
             times["original"] += [(time.perf_counter() - started) * 1e3] if kept else []
         progress(f"profile on {engine}", number + 1, WARM_UP + passes)
 
+    def once_more() -> None:
+        _one_pass(network, image)
+        if original is not None:
+            original(image)
+
+    energy = _energy(metered, once_more, energy_seconds, sysfs, progress)
+    asked = {"passes": passes} | ({} if energy_seconds is None else {"energy_seconds": energy_seconds})
+
     def measured(name: str, graph: GraphEntry) -> Measurement:
         return Measurement(
             times_ms=tuple(times[name]),
             macs=graph.macs,
             parameter_bytes=graph.parameter_bytes,
             memory_bytes=None if base is None else max(0, metered.grown[graph.file]),
+            energy_mj=energy.millijoules.get(graph.file),
         )
 
     return Profile(
@@ -90,7 +112,9 @@ def profile(
         original=measured("original", manifest.original) if manifest.original is not None else None,
         base_memory_bytes=base,
         peak_memory_bytes=peak_memory_bytes(),
-        provenance=Provenance.now("profile", inputs={"package": manifest.package_id}, options={"passes": passes}),
+        energy_meter=energy.meter,
+        no_energy=energy.why_not,
+        provenance=Provenance.now("profile", inputs={"package": manifest.package_id}, options=asked),
     )
 
 
@@ -107,6 +131,7 @@ class Metered:
         self.tensor, self.array = engine.tensor, engine.array
         self.grown: dict[str, int] = defaultdict(int)
         """By file, bytes."""
+        self._runs: dict[str, Callable[[], object]] | None = None
 
     def load(self, path: Path, entry: GraphEntry) -> Graph:
         """Load a graph, and watch its first runs as well: engines take more memory in the second one."""
@@ -117,12 +142,21 @@ class Metered:
         def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
             nonlocal runs
             runs += 1
+            if self._runs is not None:
+                self._runs[entry.file] = partial(graph, {name: inputs[name] for name in entry.inputs})
             if runs > WARM_UP:
                 return graph(inputs)
             with self._noted(entry.file):
                 return graph(inputs)
 
         return run
+
+    @contextmanager
+    def keeping_runs(self) -> Iterator[dict[str, Callable[[], object]]]:
+        """Each graph that runs in here, by file and in order, as a function that runs it again, with the same inputs."""
+        self._runs = {}
+        yield self._runs
+        self._runs = None
 
     @contextmanager
     def _noted(self, file: str) -> Iterator[None]:
@@ -144,6 +178,35 @@ def _one_pass(network: StagedNetwork, image: np.ndarray[tuple[int, ...], np.dtyp
     for found in network.iter_exits(image):
         found.labels()
     return found.steps_ms
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Millijoules of one run of each graph, by file, and what measured them; or nothing, and why."""
+
+    millijoules: dict[str, float] = field(default_factory=dict)
+    meter: str | None = None
+    why_not: str | None = None
+
+
+def _energy(metered: Metered, one_pass: Callable[[], None], seconds: float | None, sysfs: Path, progress: Progress) -> Energy:
+    """Run the graphs of one pass again, each by itself, under the machine's meter."""
+    if seconds == 0:
+        return Energy(why_not="it was not asked for")
+    meter, why_not = open_meter(sysfs)
+    if meter is None:
+        return Energy(why_not=why_not)
+    with metered.keeping_runs() as runs:
+        one_pass()
+    found: dict[str, float] = {}
+    for file, run in runs.items():
+        joules = joules_of_one_run(meter, run, seconds)
+        if joules is None:
+            # All or none: sums over graphs would lack this one.
+            return Energy(why_not=f"{meter.name} could not be read all the time, or stood still")
+        found[file] = joules * 1e3
+        progress(f"energy by {meter.name}", len(found), len(runs))
+    return Energy(found, meter.name)
 
 
 def peak_memory_bytes() -> int:

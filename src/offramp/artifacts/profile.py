@@ -20,7 +20,7 @@ class Measurement(Spec):
     memory_bytes: int | None = Field(default=None, ge=0)
     """By which the process grew when this graph was loaded and first run; None where that cannot be read."""
     energy_mj: float | None = Field(default=None, ge=0)
-    """Millijoules of one run; None on a machine without a meter."""
+    """Millijoules of one run, the machine's idle share included; None on a machine without a meter."""
 
     @property
     def median_ms(self) -> float:
@@ -56,6 +56,10 @@ class Profile(Artifact):
     """Of the process, with the engine and without any graph; None where that cannot be read."""
     peak_memory_bytes: int
     """Of the whole process, engine and all graphs loaded."""
+    energy_meter: str | None = None
+    """What measured the energy and what it covers ("RAPL package-0"); None where nothing did."""
+    no_energy: str | None = None
+    """Why nothing did, in one line."""
     provenance: Provenance
 
     @model_validator(mode="after")
