@@ -1,16 +1,17 @@
 """The three ways to run a package: a fixed exit, as far as time allows, or as deep as each image needs.
 
-All three consume the same generator and differ only in when they stop asking.
+All three consume the same generator and differ only in when they stop asking. A predictor works on one image at a time: calls
+from several threads wait for each other, and a new image ends one that is being refined or answered in the background.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections import defaultdict, deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event, Lock, Thread
 from typing import get_args
 
 import numpy as np
@@ -22,12 +23,11 @@ from offramp.data.folder import load_image
 from offramp.errors import InputError
 from offramp.policy import image_score
 from offramp.runtime.engines import ExitAnswer, StagedNetwork, open_engine
+from offramp.runtime.pace import Pace
 from offramp.specs import REGIONS, EngineName, Mode, Size
 
-RECENT = 50
-"""Runs that a deadline is judged by."""
-QUANTILE = 0.95
-"""Of the recent times of a step: what it is expected to take at most."""
+QUANTILE = 0.99
+"""Of the recent times of what an exit takes: that it is expected to take at most."""
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -86,24 +86,34 @@ class Predictor:
         every = self.manifest.exits
         self.exits = self.deployment.exits if self.deployment else every[-1 if self.mode == "budgeted" else 0 :]
         self.network = StagedNetwork(Path(package), open_engine(engine, threads), self.exits, manifest=self.manifest)
-        self._recent: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
+        self._pace = Pace(QUANTILE)
+        self._lock = Lock()
+        self._background: Background | None = None
 
-    def _warm_up(self) -> None:
-        """Learn what every step takes, before the first deadline."""
+    def warm_up(self) -> None:
+        """Learn what every exit takes. The first call with a deadline does it, unless it has been done."""
         width, height = self.manifest.size
-        for _ in range(2):
-            for found in self.network.iter_exits(np.zeros((height, width, 3), np.uint8), self.exits):
-                found.labels()
-        self._remember(found.steps_ms)
+        image = np.zeros((height, width, 3), np.uint8)
+        with self._lock:
+            for number in range(4):
+                before: dict[str, float] = {}
+                for found in self.network.iter_exits(image, self.exits):
+                    reached = dict(found.steps_ms)
+                    started = time.perf_counter()
+                    found.labels()
+                    if number:  # the first run is slower than those after it
+                        self._reached(found.exit, {name: ms for name, ms in reached.items() if name not in before})
+                        self._pace.note(f"finish {found.exit}", (time.perf_counter() - started) * 1e3)
+                    before = dict(found.steps_ms)
 
     def __call__(self, image: Pixels | Image.Image | Path | str, *, deadline_ms: float | None = None) -> Answer:
         """Answer for one image.
 
         Args:
             image: RGB, (H, W, 3) uint8, a PIL image or a file; other sizes than the package's are resized, labels back.
-            deadline_ms: milliseconds from this call on. The next exit is begun only if it should end in time, by the 95th
-                percentile of its own recent times; the first one is always taken. The first call with a deadline begins by
-                learning what each step takes, which does not count.
+            deadline_ms: milliseconds from this call on. The next exit is begun only if it should end in time, label map and
+                its resizing included, by the 99th percentile of its own recent times at the machine's pace (see `Pace`);
+                the first one is always taken. The first call with a deadline begins with `warm_up`, which does not count.
 
         Raises:
             InputError: no image, or a deadline that is no positive number.
@@ -111,29 +121,73 @@ class Predictor:
         """
         if deadline_ms is not None and not (math.isfinite(deadline_ms) and deadline_ms > 0):
             raise InputError(f"a deadline must be a positive number of milliseconds, got {deadline_ms}")
+        if deadline_ms is not None and not self._pace.knows(f"finish {self.exits[-1]}"):
+            self.warm_up()
+        called = time.perf_counter()
         pixels = as_pixels(image)
-        if deadline_ms is not None and any(f"labels {name}" not in self._recent for name in self.exits):
-            self._warm_up()
-        started = time.perf_counter()
-        scores: dict[str, float] = {}
-        fitted = fit(pixels, self.manifest.size)
-        for index, found in enumerate(self.network.iter_exits(fitted, self.exits)):
-            if self._leaves(found, index, scores):
-                break
-            if deadline_ms is not None and index + 1 < len(self.exits):
-                spent = (time.perf_counter() - started) * 1e3
-                if spent + self._expected_ms(found, index + 1) > deadline_ms:
+        self._end_background()
+        with self._lock:
+            started = time.perf_counter()
+            scores: dict[str, float] = {}
+            before: dict[str, float] = {}
+            for index, found in enumerate(self.network.iter_exits(fit(pixels, self.manifest.size), self.exits)):
+                self._reached(found.exit, {name: ms for name, ms in found.steps_ms.items() if name not in before})
+                before = dict(found.steps_ms)
+                if self._leaves(found, index, scores):
                     break
-        return self._answer(found, pixels, scores, started)
+                if deadline_ms is not None and index + 1 < len(self.exits):
+                    left_ms = deadline_ms - (time.perf_counter() - called) * 1e3
+                    if not self._in_time(self.exits[index + 1], left_ms):
+                        break
+            return self._answer(found, pixels, scores, started)
 
     def refine(self, image: Pixels | Image.Image | Path | str) -> Iterator[Answer]:
-        """Yield the answer of each of the deployment's exits as it comes; nothing further is computed when the caller stops."""
+        """Yield the answer of each of the deployment's exits as it comes; nothing further is computed when the caller stops.
+
+        Raises:
+            InputError: no image.
+            RuntimeError: another image was begun in between.
+
+        """
         pixels = as_pixels(image)
+        self._end_background()
+        return self._refine(pixels)
+
+    def _refine(self, pixels: Pixels) -> Iterator[Answer]:
         started = time.perf_counter()
         scores: dict[str, float] = {}
-        for index, found in enumerate(self.network.iter_exits(fit(pixels, self.manifest.size), self.exits)):
-            self._leaves(found, index, scores)
-            yield self._answer(found, pixels, scores, started)
+        exits = enumerate(self.network.iter_exits(fit(pixels, self.manifest.size), self.exits))
+        while True:
+            with self._lock:  # not while the caller has the answer
+                index, found = next(exits, (0, None))
+                if found is None:
+                    return
+                self._leaves(found, index, scores)
+                answer = self._answer(found, pixels, scores, started)
+            yield answer
+
+    def start(self, image: Pixels | Image.Image | Path | str) -> Background:
+        """Answer in the background, exit after exit; what ran there before ends after its present exit.
+
+        Args:
+            image: as in a call; the array must not be changed while it is answered.
+
+        Raises:
+            InputError: no image.
+
+        """
+        pixels = as_pixels(image)
+        self._end_background()
+        self._background = Background(self._refine(pixels))
+        return self._background
+
+    def latest(self) -> Answer | None:
+        """The best answer so far of what was started last; None before its first exit."""
+        return None if self._background is None else self._background.latest()
+
+    def _end_background(self) -> None:
+        if self._background is not None:
+            self._background.stop()
 
     def _leaves(self, found: ExitAnswer, index: int, scores: dict[str, float]) -> bool:
         """Judge an exit by the deployment's policy; its score is added to `scores`."""
@@ -145,25 +199,76 @@ class Predictor:
         scores[found.exit] = score
         return index < len(self.deployment.image_thresholds) and score >= self.deployment.image_thresholds[index]
 
-    def _expected_ms(self, found: ExitAnswer, following: int) -> float:
-        """What the exit after `found` should take at most, its label map included."""
-        name = self.exits[following]
-        stages = range(self.manifest.head(found.exit).stage + 1, self.manifest.head(name).stage + 1)
-        steps = [*(f"stage {stage}" for stage in stages), f"head {name}", f"labels {name}"]
-        return sum(float(np.quantile(self._recent[step], QUANTILE)) for step in steps)
+    def _reached(self, exit_name: str, steps_ms: dict[str, float]) -> None:
+        """Note what it took to come to an exit from the one before it: the stages between and the head."""
+        if exit_name == self.exits[0]:
+            self._pace.keep(sum(steps_ms.values()))
+        elif not any(name.startswith("labels") for name in steps_ms):
+            self._pace.note(f"reach {exit_name}", sum(steps_ms.values()))
+
+    def _in_time(self, exit_name: str, left_ms: float) -> bool:
+        """Whether the next exit and its labels should be there before the deadline."""
+        return self._pace.fits((f"reach {exit_name}", f"finish {exit_name}"), left_ms)
 
     def _answer(self, found: ExitAnswer, pixels: Pixels, scores: dict[str, float], started: float) -> Answer:
+        begun = time.perf_counter()
         labels = found.labels()
         if labels.shape != pixels.shape[:2]:
             size = (pixels.shape[1], pixels.shape[0])
             labels = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
-        latency_ms = (time.perf_counter() - started) * 1e3
-        self._remember(found.steps_ms)
+        ended = time.perf_counter()
+        self._pace.note(f"finish {found.exit}", (ended - begun) * 1e3)
+        latency_ms = (ended - started) * 1e3
         return Answer(labels, found.confidence, found.exit, dict(scores), dict(found.steps_ms), latency_ms)
 
-    def _remember(self, steps_ms: dict[str, float]) -> None:
-        for step, latency_ms in steps_ms.items():
-            self._recent[step].append(latency_ms)
+
+class Background:
+    """An image that is answered in the background."""
+
+    def __init__(self, answers: Iterator[Answer]) -> None:
+        """Begin; see `Predictor.start`."""
+        self._answers = answers
+        self._latest: Answer | None = None
+        self._error: Exception | None = None
+        self._stopped = Event()
+        self._thread = Thread(target=self._run, name="offramp background", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._stopped.is_set():
+                answer = next(self._answers, None)
+                if answer is None:
+                    return
+                self._latest = answer
+        except Exception as error:  # noqa: BLE001 - told to whoever asks
+            # Another image has taken over the buffers of one that was told to stop.
+            self._error = None if self._stopped.is_set() else error
+
+    @property
+    def running(self) -> bool:
+        """Whether deeper exits are still to come."""
+        return self._thread.is_alive()
+
+    def latest(self) -> Answer | None:
+        """The best answer so far, at any moment; None before the first exit.
+
+        Raises:
+            Exception: what went wrong in the background.
+
+        """
+        if self._error is not None:
+            raise self._error
+        return self._latest
+
+    def stop(self) -> None:
+        """Begin no further exit; returns at once."""
+        self._stopped.set()
+
+    def wait(self, seconds: float | None = None) -> Answer | None:
+        """Wait for the last exit, or so long; then `latest`."""
+        self._thread.join(seconds)
+        return self.latest()
 
 
 def _choose(deployments: tuple[Deployment, ...], mode: Mode | None) -> Deployment | None:
