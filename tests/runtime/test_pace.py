@@ -2,7 +2,7 @@
 
 import pytest
 
-from offramp.runtime.pace import FEWEST, PACE, RECENT, REFUSALS, Pace
+from offramp.runtime.pace import DECAY, PACE, RECENT, REFUSALS, Pace
 
 
 def pace_of(*times, quantile=0.99, first=10.0):
@@ -40,12 +40,12 @@ def test_steps_one_after_another_must_fit():
     assert one.fits(("unknown",), 0.0)
 
 
-def test_a_disturbance_is_forgotten_by_and_by_and_a_slow_step_is_not():
-    one = pace_of(*[20.0] * 50, 500.0, 500.0)
+@pytest.mark.parametrize("number", [1, 3])
+def test_what_is_refused_again_and_again_is_tried_once_more(number):
+    """500 ms must come below 300: three times less by a fifth, each of them."""
+    one = pace_of(*[500.0] * number)
     refused = 0
-    while not one.fits(("deep",), 21.0):
+    while not one.fits(("deep",), 300.0):
         refused += 1
-    assert refused == 2 * REFUSALS
-    slow = pace_of(*[500.0] * 50)
-    assert not any(slow.fits(("deep",), 21.0) for _ in range(100 * REFUSALS))
-    assert len(slow._relative["deep"]) == FEWEST
+    assert 500 * DECAY**3 < 300 < 500 * DECAY**2
+    assert refused == 3 * number * REFUSALS

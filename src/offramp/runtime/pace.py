@@ -11,8 +11,8 @@ RECENT = 100
 PACE = 9
 """Times of the first exit whose median is the machine's pace."""
 REFUSALS = 20
-"""So often a step is refused before its worst time is forgotten."""
-FEWEST = 10
+"""So often a step is refused before its worst time is believed less."""
+DECAY = 0.8
 
 
 class Pace:
@@ -20,7 +20,8 @@ class Pace:
 
     The pace is the median of the first exit's last times: that exit always runs, so a step that has not run for a while is
     known to be slower or faster now as the first exit is. A step is refused if it would end too late by a quantile of these
-    times. One that is refused again and again forgets its worst time now and then: a disturbance does not last for ever.
+    times. Of one that is refused again and again the worst time is lowered now and then, until it is tried: otherwise it could
+    never show that it has become faster.
     """
 
     def __init__(self, quantile: float) -> None:
@@ -62,6 +63,6 @@ class Pace:
         self._refused[steps[0]] += 1
         if self._refused[steps[0]] % REFUSALS == 0:
             for times in (self._relative[step] for step in steps):
-                if len(times) > FEWEST:
-                    times.remove(max(times))
+                if times:
+                    times[times.index(max(times))] *= DECAY
         return False

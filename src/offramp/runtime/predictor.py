@@ -29,6 +29,9 @@ from offramp.specs import REGIONS, EngineName, Mode, Size
 QUANTILE = 0.99
 """Of the recent times of what an exit takes: that it is expected to take at most."""
 
+WARM_UP = 10
+"""Images that the times of exits are learnt by before the first deadline."""
+
 Pixels = npt.NDArray[np.uint8]
 
 
@@ -95,7 +98,7 @@ class Predictor:
         width, height = self.manifest.size
         image = np.zeros((height, width, 3), np.uint8)
         with self._lock:
-            for number in range(4):
+            for number in range(WARM_UP + 1):
                 before: dict[str, float] = {}
                 for found in self.network.iter_exits(image, self.exits):
                     reached = dict(found.steps_ms)
