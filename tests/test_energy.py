@@ -17,7 +17,7 @@ from offramp.cli import main
 from offramp.energy import PowerSamples, Used, integral, joules_of_one_run, open_meter
 from offramp.errors import InputError
 from offramp.profiling import WARM_UP, profile
-from offramp.runtime.engines import OnnxRuntime
+from offramp.runtime.engines import ENGINES
 from offramp.search.estimate import Costs
 
 WATTS = 5.0
@@ -337,10 +337,10 @@ def test_a_meter_that_fails_gives_none():
 
 
 class Spending:
-    """ONNX Runtime, whose graphs each take a time of their own at a constant power, by the fake machine's word."""
+    """An engine whose graphs each take a time of their own at a constant power, by the fake machine's word."""
 
-    def __init__(self, machine):
-        self.engine = OnnxRuntime(1)
+    def __init__(self, machine, name="onnxruntime"):
+        self.engine = ENGINES[name](1)
         self.name, self.precision, self.threads = self.engine.name, self.engine.precision, self.engine.threads
         self.tensor, self.array = self.engine.tensor, self.engine.array
         self.machine = machine
@@ -372,9 +372,14 @@ def engine(machine, monkeypatch):
     return engine
 
 
-def test_every_graphs_energy_is_its_power_times_its_time(package, machine, engine):
+@pytest.mark.parametrize("name", ENGINES)
+def test_every_graphs_energy_is_its_power_times_its_time(package, machine, name, monkeypatch):
+    pytest.importorskip(name)
+    engine = Spending(machine, name)
+    monkeypatch.setattr("offramp.profiling.open_engine", lambda *_: engine)
     told = []
-    made = profile(package, passes=PASSES, energy_seconds=0.02, sysfs=machine.sysfs, progress=lambda *step: told.append(step))
+    options = {"engine": name, "passes": PASSES, "energy_seconds": 0.02, "sysfs": machine.sysfs}
+    made = profile(package, **options, progress=lambda *step: told.append(step))
     manifest = load_manifest(package)
     labels = {graph.file: graph for graph in manifest.labels}
     assert (made.energy_meter, made.no_energy) == ("RAPL package-0", None)

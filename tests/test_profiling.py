@@ -1,12 +1,14 @@
 """Every step of a package is timed, and every time is kept."""
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from offramp.artifacts import load_manifest
+from offramp.artifacts import Profile, load_json, load_manifest
 from offramp.errors import InputError
 from offramp.profiling import peak_memory_bytes, profile
 from offramp.runtime.engines import ENGINES
@@ -46,10 +48,28 @@ def test_what_every_step_costs_besides_time(measured, package):
         assert measured.labels[head.exit].macs == labels[head.labels].macs
     steps = (*measured.stages, *measured.heads.values(), *measured.labels.values())
     assert {step.energy_mj for step in steps} == {None}, "there is no meter"
+
+
+IN_A_FRESH_PROCESS = """
+import sys
+from pathlib import Path
+from offramp.profiling import profile
+package, engine, out = sys.argv[1:]
+profile(Path(package), engine=engine, threads=1, passes=1, energy_seconds=0).save(Path(out))
+"""
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_memory_every_step_takes(engine, package, tmp_path):
+    """Not in this process: it has run graphs before, and what those left free would be taken again."""
+    pytest.importorskip(engine)
     if not Path("/proc/self/statm").exists():
         pytest.skip("this system does not tell a process its memory in a file")
+    out = tmp_path / "here.profile"
+    subprocess.run([sys.executable, "-c", IN_A_FRESH_PROCESS, package, engine, out], check=True)
+    measured = load_json(out, Profile)
     assert 10e6 < measured.base_memory_bytes < measured.peak_memory_bytes
-    grown = sum(step.memory_bytes for step in steps)
+    grown = sum(step.memory_bytes for step in (*measured.stages, *measured.heads.values(), *measured.labels.values()))
     assert 0 < grown <= measured.peak_memory_bytes - measured.base_memory_bytes + 2**20
 
 
