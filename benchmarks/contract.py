@@ -153,6 +153,13 @@ def short(network: str) -> str:
     return "examples/own_network.py:network" if network == OWN else network
 
 
+def make_package(place: Path, exits: int = 6) -> Path:
+    """A package with random weights: time and memory do not depend on them. MobileNetV2, output stride 16, 480x360."""
+    make_run(NetworkChoice(exits=exits), place / "run", (480, 360))
+    export(place / "run", place / "package")
+    return place / "package"
+
+
 def make_run(
     choice: NetworkChoice, folder: Path, size: Size, classes: int = CLASSES, kept: Sequence[int] | None = None
 ) -> MultiExitNetwork:

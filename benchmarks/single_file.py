@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=40)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        package = options.package or untrained_package(Path(folder), options.exits)
+        package = options.package or untrained(Path(folder), options.exits)
         file = Path(folder) / "net.onnx"
         write_self_exiting(package, file, feed_thresholds=True)
         plan = make_plan(load_manifest(package))
@@ -86,16 +86,11 @@ def main() -> None:
     print(json.dumps(results))
 
 
-def untrained_package(place: Path, exits: int) -> Path:
-    """A package with random weights: time does not depend on them."""
-    from contract import make_run  # noqa: PLC0415 - needs torch
+def untrained(place: Path, exits: int) -> Path:
+    """A package with random weights."""
+    from contract import make_package  # noqa: PLC0415 - needs torch
 
-    from offramp.export.package import export  # noqa: PLC0415
-    from offramp.specs import NetworkChoice  # noqa: PLC0415
-
-    make_run(NetworkChoice(exits=exits), place / "run", (480, 360))
-    export(place / "run", place / "package")
-    return place / "package"
+    return make_package(place, exits=exits)
 
 
 def measure(package: Path, file: Path, plan: Plan, engine_name: EngineName, threads: int, passes: int) -> dict[str, Any]:

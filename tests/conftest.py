@@ -75,37 +75,44 @@ def decided_package(package, tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def deployment_of():
+    """Make a deployment of a package from its manifest and the fields that matter."""
+
+    def make(manifest, **values):
+        unremarkable = {
+            "limits": SearchSpec(mode=values["mode"]),
+            "expected": Expected(
+                miou=0.5,
+                miou_interval=(0.4, 0.6),
+                final_miou=0.5,
+                latency_ms=1.0,
+                latency_interval=(1.0, 1.0),
+                worst_latency_ms=1.0,
+                final_latency_ms=1.0,
+                shares={},
+                images=2,
+                candidates=1,
+            ),
+            "package_id": manifest.package_id,
+            "engine": "onnxruntime",
+            "threads": 1,
+            "provenance": Provenance(made_by="test", created=""),
+        }
+        return Deployment(**{**unremarkable, **values})
+
+    return make
+
+
 @pytest.fixture
-def with_deployments(decided_package, tmp_path):
+def with_deployments(decided_package, deployment_of, tmp_path):
     """Copy the decided package and write deployments, given as the fields that matter, into its manifest."""
 
     def copy(*deployments):
         folder = tmp_path / "deployed"
         shutil.copytree(decided_package, folder, dirs_exist_ok=True)
         manifest = load_json(folder / MANIFEST, Manifest)
-        made = tuple(
-            Deployment(
-                **values,
-                limits=SearchSpec(mode=values["mode"]),
-                expected=Expected(
-                    miou=0.5,
-                    miou_interval=(0.4, 0.6),
-                    final_miou=0.5,
-                    latency_ms=1.0,
-                    latency_interval=(1.0, 1.0),
-                    worst_latency_ms=1.0,
-                    final_latency_ms=1.0,
-                    shares={},
-                    images=2,
-                    candidates=1,
-                ),
-                package_id=manifest.package_id,
-                engine="onnxruntime",
-                threads=1,
-                provenance=Provenance(made_by="test", created=""),
-            )
-            for values in deployments
-        )
+        made = tuple(deployment_of(manifest, **values) for values in deployments)
         manifest.model_copy(update={"deployments": made}).save(folder / MANIFEST)
         return folder
 

@@ -8,14 +8,13 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from offramp.artifacts import MANIFEST, Deployment, Expected, Manifest, Provenance, load_json
+from offramp.artifacts import MANIFEST, Manifest, load_json
 from offramp.data.folder import open_split
 from offramp.errors import InputError
 from offramp.evaluation import evaluate, resize_labels, side_by_side
 from offramp.files import sha256_of
 from offramp.runtime.engines import StagedNetwork, open_engine
 from offramp.runtime.predictor import Predictor
-from offramp.specs import SearchSpec
 
 
 @pytest.fixture(scope="module")
@@ -210,7 +209,7 @@ def test_bad_data_and_packages_are_refused(decided, other_sizes, tmp_path):
 
 
 @pytest.fixture
-def predictor(decided, records, tmp_path):
+def predictor(decided, records, deployment_of, tmp_path):
     """Input-dependent, with a bar between the scores of the first two images at the first exit."""
     sure = records.sure[:, 0, 0]
     shares = sure / sure[:, :1]
@@ -219,28 +218,12 @@ def predictor(decided, records, tmp_path):
     assert gaps[threshold] > 0, "the images must differ for the test to say something"
     folder = shutil.copytree(decided, tmp_path / "deployed")
     manifest = load_json(folder / MANIFEST, Manifest)
-    deployment = Deployment(
+    deployment = deployment_of(
+        manifest,
         mode="input-dependent",
         exits=(manifest.exits[0], "final"),
         pixel_threshold=threshold,
         image_thresholds=(float(shares[:2, threshold].mean()),),
-        limits=SearchSpec(mode="input-dependent"),
-        expected=Expected(
-            miou=0.5,
-            miou_interval=(0.4, 0.6),
-            final_miou=0.5,
-            latency_ms=1.0,
-            latency_interval=(1.0, 1.0),
-            worst_latency_ms=1.0,
-            final_latency_ms=1.0,
-            shares={},
-            images=3,
-            candidates=1,
-        ),
-        package_id=manifest.package_id,
-        engine="onnxruntime",
-        threads=1,
-        provenance=Provenance(made_by="test", created=""),
     )
     manifest.model_copy(update={"deployments": (deployment,)}).save(folder / MANIFEST)
     return Predictor(folder, threads=1)

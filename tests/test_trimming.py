@@ -6,25 +6,11 @@ import shutil
 import numpy as np
 import pytest
 
-from offramp.artifacts import MANIFEST, Deployment, Expected, Provenance, load_manifest
+from offramp.artifacts import MANIFEST, load_manifest
 from offramp.errors import InputError
 from offramp.runtime.engines import StagedNetwork, open_engine
 from offramp.runtime.predictor import Predictor
-from offramp.specs import SearchSpec
 from offramp.trimming import trim
-
-EXPECTED = Expected(
-    miou=0.5,
-    miou_interval=(0.4, 0.6),
-    final_miou=0.5,
-    latency_ms=1.0,
-    latency_interval=(1.0, 1.0),
-    worst_latency_ms=1.0,
-    final_latency_ms=1.0,
-    shares={},
-    images=2,
-    candidates=1,
-)
 
 
 @pytest.fixture
@@ -33,22 +19,13 @@ def whole(package):
 
 
 @pytest.fixture
-def deploy(whole, tmp_path):
+def deploy(whole, deployment_of, tmp_path):
     """Write a deployment of the package; it takes the indices of its exits."""
 
     def write(*indices, **changes):
-        values = {
-            "mode": "anytime",
-            "exits": tuple(whole.exits[index] for index in indices),
-            "limits": SearchSpec(mode="anytime"),
-            "expected": EXPECTED,
-            "package_id": whole.package_id,
-            "engine": "onnxruntime",
-            "threads": 1,
-            "provenance": Provenance(made_by="test", created=""),
-        }
+        values = {"mode": "anytime", "exits": tuple(whole.exits[index] for index in indices)}
         path = tmp_path / "deployment.json"
-        Deployment(**{**values, **changes}).save(path)
+        deployment_of(whole, **{**values, **changes}).save(path)
         return path
 
     return write

@@ -56,16 +56,22 @@ def profile(
     engine: Engine = "onnxruntime",
     threads: Threads = 0,
     passes: Annotated[int, typer.Option(help="How often each step is timed.", min=1)] = 30,
+    energy_seconds: Annotated[
+        float | None,
+        typer.Option(help="How long each graph runs under the energy meter, if there is one; 0: not at all.", min=0, max=60),
+    ] = None,
     as_json: Json = False,
 ) -> None:
-    """Time every stage, head and label map on this device.
+    """Time every stage, head and label map on this device; and measure their energy where it has a meter.
 
     Example: offramp profile package --out here.profile --threads 1
     """
     from offramp.profiling import profile as step
 
     with showing_progress() as progress:
-        measured = step(package, engine=engine, threads=threads, passes=passes, progress=progress)
+        measured = step(
+            package, engine=engine, threads=threads, passes=passes, energy_seconds=energy_seconds, progress=progress
+        )
     measured.save(out)
     original = measured.original.median_ms if measured.original else None
     latency = {name: measured.latency_ms((name,)) for name in measured.exits}
@@ -86,12 +92,14 @@ def profile(
             rows.append(["original network", "", "", "", f"{original:.2f}", "1.00"])
         title = f"{measured.device}, {engine} {measured.engine_version}, {measured.threads} threads, {measured.precision}"
         print_table(f"{title}: median ms", ["exit", "stages", "head", "labels", "whole", "of the original"], rows)
+        say(f"energy: measured by {measured.energy_meter}" if measured.energy_meter else f"energy: {measured.no_energy}")
 
     values = {
         "profile": str(out),
         "latency_ms": latency,
         "original_ms": original,
         "peak_memory_bytes": measured.peak_memory_bytes,
+        "energy_meter": measured.energy_meter,
     }
     show(as_json, values, people)
 

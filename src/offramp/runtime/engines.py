@@ -11,6 +11,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -70,11 +71,8 @@ class OnnxRuntime:
         # Left to spin after a run, the threads of one stage's session would take the cores from the next stage's. One pool for
         # the whole process would be 2 % faster still, but then no session in it, the user's own included, may have its own.
         self._options.add_session_config_entry("session.force_spinning_stop", "1")
-        # Stages run one after another, so what one has freed serves the next: 40 % less memory than an arena for each session.
-        # It grows by what is asked for, not by doubling. Sessions that do not ask for it, the user's own, keep theirs.
-        arena = onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR
-        cpu = onnxruntime.OrtMemoryInfo("Cpu", arena, 0, onnxruntime.OrtMemType.DEFAULT)
-        onnxruntime.create_and_register_allocator(cpu, onnxruntime.OrtArenaCfg({"arena_extend_strategy": 1}))
+        # Stages run one after another, so what one has freed serves the next.
+        _make_shared_arena()
         self._options.add_session_config_entry("session.use_env_allocators", "1")
 
     def load(self, path: Path, entry: GraphEntry) -> Graph:
@@ -109,6 +107,16 @@ class OnnxRuntime:
     def array(self, tensor: Tensor) -> npt.NDArray[Any]:
         """A copy: the OrtValue is written again by the next image."""
         return np.array(tensor.numpy())
+
+
+@cache
+def _make_shared_arena() -> None:
+    """Once in a process: the memory of all sessions that ask for it; others, the user's own, keep theirs."""
+    import onnxruntime  # noqa: PLC0415 - an engine is loaded when it is chosen
+
+    cpu = onnxruntime.OrtMemoryInfo("Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT)
+    # It grows by what is asked for, not by doubling.
+    onnxruntime.create_and_register_allocator(cpu, onnxruntime.OrtArenaCfg({"arena_extend_strategy": 1}))
 
 
 class OpenVino:

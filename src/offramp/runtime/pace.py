@@ -1,9 +1,9 @@
-"""What will the next exit take? From recent times on this device, which drift with heat and load."""
+"""Will the next exit be there in time? By recent times on this device, which drift with heat and load."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict, deque
+from collections.abc import Sequence
 from statistics import median
 
 RECENT = 100
@@ -19,27 +19,27 @@ class Pace:
     """Recent times of steps, relative to the pace of the machine when they were taken.
 
     The pace is the median of the first exit's last times: that exit always runs, so a step that has not run for a while is
-    known to be slower or faster now as the first exit is. A step is refused if it would end too late by a quantile of these
-    times. Of one that is refused again and again the worst time is lowered now and then, until it is tried: otherwise it could
-    never show that it has become faster.
+    known to be slower or faster now as the first exit is. Steps are refused if they would be late too often. Of those that are
+    refused again and again the worst time is lowered now and then, until they are tried: otherwise they could never show that
+    they have become faster.
     """
 
-    def __init__(self, quantile: float) -> None:
+    def __init__(self, risk: float) -> None:
         """Begin with nothing known.
 
         Args:
-            quantile: of the times of a step, 0 to 1.
+            risk: the probability of being late that is taken.
 
         """
-        self.quantile = quantile
+        self.risk = risk
         self._first: deque[float] = deque(maxlen=PACE)
         self._pace_ms = 1.0
         self._relative: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=RECENT))
         self._refused: dict[str, int] = defaultdict(int)
 
-    def keep(self, first_ms: float) -> None:
+    def note_first(self, latency_ms: float) -> None:
         """Note what the first exit took."""
-        self._first.append(first_ms)
+        self._first.append(latency_ms)
         self._pace_ms = median(self._first)
 
     def note(self, step: str, latency_ms: float) -> None:
@@ -50,19 +50,26 @@ class Pace:
         """Whether any time of a step is known."""
         return step in self._relative
 
-    def expected_ms(self, step: str) -> float:
-        """What a step takes at most, by the quantile: of n times the ceil(quantile * n)-th; 0 if it never ran."""
-        times = sorted(self._relative[step])
-        return times[math.ceil(self.quantile * len(times)) - 1] * self._pace_ms if times else 0.0
+    def late(self, steps: Sequence[str], left_ms: float) -> float:
+        """The probability that steps, one after another, take longer than so many ms; all must be known.
 
-    def fits(self, steps: tuple[str, ...], left_ms: float) -> bool:
-        """Whether these steps, one after another, should end within so many ms."""
-        if sum(map(self.expected_ms, steps)) <= left_ms:
+        A disturbance is long and seldom, so what is late is so by one step alone ("a single big jump": Foss, Korshunov,
+        Zachary, An Introduction to Heavy-Tailed and Subexponential Distributions, 2011): it is the sum, over the steps, of the
+        share of a step's times that are over what the others' medians leave.
+        """
+        times = [self._relative[step] for step in steps]
+        typical = [median(each) for each in times]
+        left = left_ms / self._pace_ms - sum(typical)
+        over = (sum(time > left + usual for time in each) / len(each) for each, usual in zip(times, typical, strict=True))
+        return min(1.0, sum(over))
+
+    def in_time(self, steps: Sequence[str], left_ms: float) -> bool:
+        """Whether steps, one after another, may be begun with so many ms left."""
+        if self.late(steps, left_ms) <= self.risk:
             self._refused[steps[0]] = 0
             return True
         self._refused[steps[0]] += 1
         if self._refused[steps[0]] % REFUSALS == 0:
             for times in (self._relative[step] for step in steps):
-                if times:
-                    times[times.index(max(times))] *= DECAY
+                times[times.index(max(times))] *= DECAY
         return False

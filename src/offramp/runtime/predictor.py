@@ -26,8 +26,8 @@ from offramp.runtime.engines import ExitAnswer, StagedNetwork, open_engine
 from offramp.runtime.pace import Pace
 from offramp.specs import REGIONS, EngineName, Mode, Size
 
-QUANTILE = 0.99
-"""Of the recent times of what an exit takes: that it is expected to take at most."""
+RISK = 0.01
+"""With which a deadline may be missed by an exit that is begun."""
 
 WARM_UP = 10
 """Images that the times of exits are learnt by before the first deadline."""
@@ -89,7 +89,8 @@ class Predictor:
         every = self.manifest.exits
         self.exits = self.deployment.exits if self.deployment else every[-1 if self.mode == "budgeted" else 0 :]
         self.network = StagedNetwork(Path(package), open_engine(engine, threads), self.exits, manifest=self.manifest)
-        self._pace = Pace(QUANTILE)
+        self._way = self._ways()
+        self._pace = Pace(RISK)
         self._lock = Lock()
         self._background: Background | None = None
 
@@ -99,15 +100,12 @@ class Predictor:
         image = np.zeros((height, width, 3), np.uint8)
         with self._lock:
             for number in range(WARM_UP + 1):
-                before: dict[str, float] = {}
                 for found in self.network.iter_exits(image, self.exits):
-                    reached = dict(found.steps_ms)
                     started = time.perf_counter()
                     found.labels()
                     if number:  # the first run is slower than those after it
-                        self._reached(found.exit, {name: ms for name, ms in reached.items() if name not in before})
-                        self._pace.note(f"finish {found.exit}", (time.perf_counter() - started) * 1e3)
-                    before = dict(found.steps_ms)
+                        self._note_reached(found)
+                        self._note_finished(found, time.perf_counter() - started)
 
     def __call__(self, image: Pixels | Image.Image | Path | str, *, deadline_ms: float | None = None) -> Answer:
         """Answer for one image.
@@ -115,8 +113,8 @@ class Predictor:
         Args:
             image: RGB, (H, W, 3) uint8, a PIL image or a file; other sizes than the package's are resized, labels back.
             deadline_ms: milliseconds from this call on. The next exit is begun only if it should end in time, label map and
-                its resizing included, by the 99th percentile of its own recent times at the machine's pace (see `Pace`);
-                the first one is always taken. The first call with a deadline begins with `warm_up`, which does not count.
+                its resizing included: with a probability of 99 %, by its own recent times at the machine's pace (see `Pace`).
+                The first one is always taken. The first call with a deadline begins with `warm_up`, which does not count.
 
         Raises:
             InputError: no image, or a deadline that is no positive number.
@@ -124,7 +122,7 @@ class Predictor:
         """
         if deadline_ms is not None and not (math.isfinite(deadline_ms) and deadline_ms > 0):
             raise InputError(f"a deadline must be a positive number of milliseconds, got {deadline_ms}")
-        if deadline_ms is not None and not self._pace.knows(f"finish {self.exits[-1]}"):
+        if deadline_ms is not None and not all(self._pace.knows(_finish(name)) for name in self.exits):
             self.warm_up()
         called = time.perf_counter()
         pixels = as_pixels(image)
@@ -132,15 +130,14 @@ class Predictor:
         with self._lock:
             started = time.perf_counter()
             scores: dict[str, float] = {}
-            before: dict[str, float] = {}
             for index, found in enumerate(self.network.iter_exits(fit(pixels, self.manifest.size), self.exits)):
-                self._reached(found.exit, {name: ms for name, ms in found.steps_ms.items() if name not in before})
-                before = dict(found.steps_ms)
+                self._note_reached(found)
                 if self._leaves(found, index, scores):
                     break
                 if deadline_ms is not None and index + 1 < len(self.exits):
                     left_ms = deadline_ms - (time.perf_counter() - called) * 1e3
-                    if not self._in_time(self.exits[index + 1], left_ms):
+                    following = self.exits[index + 1]
+                    if not self._pace.in_time((_reach(following), _finish(following)), left_ms):
                         break
             return self._answer(found, pixels, scores, started)
 
@@ -165,6 +162,7 @@ class Predictor:
                 index, found = next(exits, (0, None))
                 if found is None:
                     return
+                self._note_reached(found)
                 self._leaves(found, index, scores)
                 answer = self._answer(found, pixels, scores, started)
             yield answer
@@ -202,16 +200,24 @@ class Predictor:
         scores[found.exit] = score
         return index < len(self.deployment.image_thresholds) and score >= self.deployment.image_thresholds[index]
 
-    def _reached(self, exit_name: str, steps_ms: dict[str, float]) -> None:
-        """Note what it took to come to an exit from the one before it: the stages between and the head."""
-        if exit_name == self.exits[0]:
-            self._pace.keep(sum(steps_ms.values()))
-        elif not any(name.startswith("labels") for name in steps_ms):
-            self._pace.note(f"reach {exit_name}", sum(steps_ms.values()))
+    def _ways(self) -> dict[str, list[str]]:
+        """To each exit, the steps from the exit before it: the stages between and the head."""
+        ways, begun = {}, 0
+        for name in self.exits:
+            stage = self.manifest.head(name).stage
+            ways[name] = [*(f"stage {index}" for index in range(begun, stage + 1)), f"head {name}"]
+            begun = stage + 1
+        return ways
 
-    def _in_time(self, exit_name: str, left_ms: float) -> bool:
-        """Whether the next exit and its labels should be there before the deadline."""
-        return self._pace.fits((f"reach {exit_name}", f"finish {exit_name}"), left_ms)
+    def _note_reached(self, found: ExitAnswer) -> None:
+        took_ms = sum(found.steps_ms[step] for step in self._way[found.exit])
+        if found.exit == self.exits[0]:
+            self._pace.note_first(took_ms)
+        else:
+            self._pace.note(_reach(found.exit), took_ms)
+
+    def _note_finished(self, found: ExitAnswer, seconds: float) -> None:
+        self._pace.note(_finish(found.exit), seconds * 1e3)
 
     def _answer(self, found: ExitAnswer, pixels: Pixels, scores: dict[str, float], started: float) -> Answer:
         begun = time.perf_counter()
@@ -220,7 +226,7 @@ class Predictor:
             size = (pixels.shape[1], pixels.shape[0])
             labels = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
         ended = time.perf_counter()
-        self._pace.note(f"finish {found.exit}", (ended - begun) * 1e3)
+        self._note_finished(found, ended - begun)
         latency_ms = (ended - started) * 1e3
         return Answer(labels, found.confidence, found.exit, dict(scores), dict(found.steps_ms), latency_ms)
 
@@ -272,6 +278,14 @@ class Background:
         """Wait for the last exit, or so long; then `latest`."""
         self._thread.join(seconds)
         return self.latest()
+
+
+def _reach(exit_name: str) -> str:
+    return f"reach {exit_name}"
+
+
+def _finish(exit_name: str) -> str:
+    return f"finish {exit_name}"
 
 
 def _choose(deployments: tuple[Deployment, ...], mode: Mode | None) -> Deployment | None:
