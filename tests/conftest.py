@@ -6,10 +6,15 @@ And deployments, put into copies of a package whose network is sure of some pixe
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported, and for processes that tests start: tiny networks are no faster with two threads, and on a busy
+# machine threads that wait for each other are ten times slower.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from offramp.artifacts import MANIFEST, Deployment, Expected, Manifest, Provenance, load_json
 from offramp.files import sha256_of

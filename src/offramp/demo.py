@@ -26,8 +26,8 @@ from offramp.progress import Progress, silent
 from offramp.report.page import write_report
 from offramp.report.sheet import Answer, SheetRow, picture_sheet
 from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.outputs import RUN_LOG
 from offramp.runtime.predictor import Predictor, fit
-from offramp.runtime.stream import RUN_LOG
 from offramp.runtime.stream import run as run_over
 from offramp.search import search
 from offramp.specs import REGIONS, Mode, SearchSpec, TrainingSpec

@@ -18,8 +18,12 @@ def _beside(path: Path) -> Path:
 
 
 @contextmanager
-def new_file(path: Path) -> Iterator[Path]:
+def new_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     """Yield a temporary path to write to; on success it takes the name `path`, replacing an older file in one step.
+
+    Args:
+        path: the file.
+        durable: wait until it is on the medium, so that it outlives a power cut.
 
     Raises:
         InputError: the target is a folder, or cannot be written.
@@ -32,8 +36,9 @@ def new_file(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        if durable:
+            with temporary.open("rb") as written:
+                os.fsync(written.fileno())
         temporary.replace(path)
     except OSError as error:
         raise InputError(

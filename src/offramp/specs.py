@@ -27,6 +27,8 @@ Schedule = Literal["poly", "cosine"]
 Keep = Literal["last", "best"]
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
 Triple = tuple[float, float, float]
+Overlays = Literal["jpg", "png", "video", "none"]
+"""How a run leaves images mixed with their labels: a file for each, one video, or not at all."""
 EngineName = Literal["onnxruntime", "openvino"]
 Size = tuple[Annotated[int, Field(ge=16, le=8192)], Annotated[int, Field(ge=16, le=8192)]]
 """Width and height in pixels, in this order everywhere outside tensors."""

@@ -1,13 +1,24 @@
 """Images, folders and videos in; label maps, overlays and a run log out."""
 
+import csv
+import json
+import signal
+import socket
+import subprocess
+import sys
+import time
+from threading import Event
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from offramp.artifacts import RunLog, load_json
 from offramp.errors import InputError
+from offramp.runtime.outputs import OVERLAYS, RUN_LOG, TABLE
 from offramp.runtime.predictor import Predictor
-from offramp.runtime.stream import RUN_LOG, open_source, run
+from offramp.runtime.sources import Newest, Shot, open_source
+from offramp.runtime.stream import run
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +54,7 @@ def labels_of(path):
 def test_an_image(predictor, tmp_path):
     Image.fromarray(pixels(5)).save(tmp_path / "scene.png")
     log = run(tmp_path / "scene.png", predictor, tmp_path / "out")
-    assert written(tmp_path / "out") == ["labels/scene.png", "overlays/scene.jpg", RUN_LOG]
+    assert written(tmp_path / "out") == ["labels/scene.png", "overlays/scene.jpg", TABLE, RUN_LOG]
     assert [frame.name for frame in log.frames] == ["scene"]
 
 
@@ -51,7 +62,12 @@ def test_a_folder_in_the_order_of_its_names(predictor, folder, tmp_path):
     told = []
     out = tmp_path / "out"
     log = run(folder, predictor, out, progress=lambda *step: told.append(step))
-    assert written(out) == [*(f"labels/{name}.png" for name in "abc"), *(f"overlays/{name}.jpg" for name in "abc"), RUN_LOG]
+    assert written(out) == [
+        *(f"labels/{name}.png" for name in "abc"),
+        *(f"overlays/{name}.jpg" for name in "abc"),
+        TABLE,
+        RUN_LOG,
+    ]
     assert [frame.name for frame in log.frames] == ["a", "b", "c"]
     assert [(done, total) for _, done, total in told] == [(1, 3), (2, 3), (3, 3)]
     assert load_json(out / RUN_LOG, RunLog) == log
@@ -96,7 +112,7 @@ def test_a_broken_image_does_not_cost_the_answers_before_it(predictor, folder, t
     out = tmp_path / "out"
     with pytest.raises(InputError, match=r"b\.PNG"):
         run(folder, predictor, out)
-    assert written(out) == ["labels/a.png", "overlays/a.jpg", RUN_LOG]
+    assert written(out) == ["labels/a.png", "overlays/a.jpg", TABLE, RUN_LOG]
     assert [frame.name for frame in load_json(out / RUN_LOG, RunLog).frames] == ["a"]
 
 
@@ -105,9 +121,52 @@ def test_an_interruption_does_not_cost_the_answers_before_it(predictor, folder, 
         if done == 2:
             raise KeyboardInterrupt
 
+    log = run(folder, predictor, tmp_path / "out", progress=interrupt)
+    assert log.interrupted
+    assert load_json(tmp_path / "out" / RUN_LOG, RunLog) == log
+    assert [frame.name for frame in log.frames] == ["a", "b"]
+    assert [row["name"] for row in table(tmp_path / "out")] == ["a", "b"]
+
+
+def test_an_interruption_before_the_first_answer_is_passed_on(predictor, folder, tmp_path, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Predictor, "__call__", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        run(folder, predictor, tmp_path / "out", progress=interrupt)
-    assert [frame.name for frame in load_json(tmp_path / "out" / RUN_LOG, RunLog).frames] == ["a", "b"]
+        run(folder, predictor, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def table(out):
+    with (out / TABLE).open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_table_has_a_line_for_every_frame_as_soon_as_it_is_answered(predictor, folder, tmp_path):
+    seen = []
+    out = tmp_path / "out"
+    log = run(folder, predictor, out, deadline_ms=600_000, progress=lambda *_: seen.append(len(table(out))))
+    assert seen == [1, 2, 3]
+    for row, frame in zip(table(out), log.frames, strict=True):
+        assert (row["name"], row["exit"], row["met"]) == (frame.name, frame.exit, "True")
+        assert float(row["latency_ms"]) == pytest.approx(frame.latency_ms, abs=1e-3)
+        assert float(row["seconds"]) == pytest.approx(frame.seconds, abs=1e-3)
+    assert 0 < log.frames[0].seconds < log.frames[1].seconds < log.frames[2].seconds
+
+
+def test_what_is_told_while_it_runs(predictor, folder, tmp_path):
+    told = []
+    run(folder, predictor, tmp_path / "out", deadline_ms=1e-6, progress=lambda *step: told.append(step[0]))
+    assert told[-1].startswith("run camera: ")
+    assert f"frames/s, {predictor.exits[0]} 100%, 3 missed" in told[-1]
+
+
+@pytest.mark.parametrize(("overlays", "found"), [("png", ["overlays/scene.png"]), ("none", [])])
+def test_other_overlays(predictor, tmp_path, overlays, found):
+    Image.fromarray(pixels(5)).save(tmp_path / "scene.png")
+    run(tmp_path / "scene.png", predictor, tmp_path / "out", overlays=overlays)
+    assert written(tmp_path / "out") == ["labels/scene.png", *found, TABLE, RUN_LOG]
 
 
 def test_a_run_that_is_killed_leaves_half_its_log_and_can_be_done_again(predictor, folder, tmp_path):
@@ -187,13 +246,174 @@ def video(tmp_path):
 
 def test_a_video_frame_by_frame(predictor, video, tmp_path):
     assert open_source(video).total == 4
-    levels = [float(image.mean()) for _, image in open_source(video).frames]
+    shots = list(open_source(video).shots)
+    levels = [float(shot.image.mean()) for shot in shots]
+    assert [shot.seconds for shot in shots] == pytest.approx([0.0, 0.1, 0.2, 0.3])
     assert levels == pytest.approx([40, 90, 140, 190], abs=4)
     log = run(video, predictor, tmp_path / "out")
     names = [f"drive-{number:06d}" for number in range(4)]
     assert [frame.name for frame in log.frames] == names
-    for name, (_, image) in zip(names, open_source(video).frames, strict=True):
-        np.testing.assert_array_equal(labels_of(tmp_path / "out" / "labels" / f"{name}.png")[1], predictor(image).labels)
+    for name, shot in zip(names, shots, strict=True):
+        labels = labels_of(tmp_path / "out" / "labels" / f"{name}.png")[1]
+        np.testing.assert_array_equal(labels, predictor(shot.image).labels)
+
+
+def test_overlays_as_a_video(predictor, video, tmp_path):
+    av = pytest.importorskip("av")
+    out = tmp_path / "out"
+    run(video, predictor, out, overlays="video")
+    assert not (out / "overlays").exists()
+    with av.open(str(out / OVERLAYS)) as container:
+        frames = list(container.decode(video=0))
+    assert [frame.time for frame in frames] == pytest.approx([0.0, 0.1, 0.2, 0.3], abs=2e-3)
+    palette = np.array(predictor.manifest.palette, float)
+    for frame, shot in zip(frames, open_source(video).shots, strict=True):
+        wanted = (shot.image + palette[predictor(shot.image).labels]) / 2
+        assert np.abs(frame.to_ndarray(format="rgb24").mean(axis=(0, 1)) - wanted.mean(axis=(0, 1))).max() < 6
+
+
+def test_of_a_live_source_the_newest_frame_is_taken():
+    taken, read = Event(), Event()
+
+    def camera():
+        yield Shot("0", None, 0.0)
+        assert taken.wait(30)
+        for number in range(1, 5):
+            yield Shot(str(number), None, 0.0)
+        read.set()
+
+    frames = Newest(camera())
+    assert next(frames).name == "0"
+    taken.set()
+    assert read.wait(30)
+    assert [shot.name for shot in frames] == ["4"]
+    assert frames.dropped == 3
+
+
+def test_an_error_of_a_live_source_comes_after_its_last_frame():
+    def camera():
+        yield Shot("0", None, 0.0)
+        raise InputError("unplugged")
+
+    frames = Newest(camera())
+    assert next(frames).name == "0"
+    with pytest.raises(InputError, match="unplugged"):
+        next(frames)
+
+
+def test_a_live_source_that_is_closed_is_read_no_further():
+    number, asked = 0, Event()
+
+    def camera():
+        nonlocal number
+        while True:
+            number += 1
+            yield Shot(str(number), None, 0.0)
+            asked.wait(0.01)
+
+    frames = Newest(camera())
+    next(frames)
+    frames.close()
+    before = number
+    asked.wait(0.1)
+    assert number <= before + 1
+
+
+def test_a_video_played_live_drops_what_comes_too_fast(predictor, video, tmp_path, monkeypatch):
+    answer = Predictor.__call__
+
+    def slow(self, *given, **options):
+        time.sleep(0.15)
+        return answer(self, *given, **options)
+
+    monkeypatch.setattr(Predictor, "__call__", slow)
+    log = run(video, predictor, tmp_path / "out", live=True)
+    assert log.live
+    assert log.frames[0].name == "drive-000000"
+    assert log.frames[-1].name == "drive-000003", "the newest is never lost"
+    assert len(log.frames) + log.dropped == 4
+    assert log.dropped > 0
+
+
+def test_a_stream_over_the_network_is_live(predictor, video, tmp_path):
+    """Another process sends the video; its last frame arrives."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    with subprocess.Popen([sys.executable, "-c", SEND, str(video), address, "1"]) as sender:
+        log = run(f"{address}?listen=1", predictor, tmp_path / "out")
+        assert sender.wait(30) == 0
+    assert log.live
+    assert len(log.frames) + log.dropped == 4
+    assert log.frames[-1].name == "live-000003"
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM])
+def test_a_camera_is_ended_by_a_signal_with_everything_on_disk(package, video, tmp_path, sign):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "offramp", "run", f"{address}?listen=1", "--package", package, "--out", out, "--json"]
+    said = subprocess.PIPE
+    with (
+        subprocess.Popen(command, stdout=said, stderr=said, text=True) as running,
+        subprocess.Popen([sys.executable, "-c", SEND, video, address, "100"], stderr=subprocess.DEVNULL) as sender,
+    ):
+        until = time.monotonic() + 60
+        while time.monotonic() < until and (not (out / TABLE).exists() or len(table(out)) < 3):
+            time.sleep(0.05)
+        running.send_signal(sign)
+        try:
+            result, complaint = running.communicate(timeout=30)
+        finally:
+            running.kill()
+            sender.kill()
+    assert (running.returncode, "Traceback" in complaint) == (0, False)
+    log = load_json(out / RUN_LOG, RunLog)
+    assert log.interrupted
+    assert log.live
+    assert json.loads(result)["frames"] == len(log.frames) == len(table(out)) >= 3
+
+
+SEND = """
+import sys, time
+from fractions import Fraction
+import av
+
+def send():
+    # The connection is made by the first frame.
+    there = av.open(sys.argv[2], "w", format="mpegts", options={"flush_packets": "1"})
+    with there, av.open(sys.argv[1]) as here:
+        stream = there.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number, frame in enumerate(list(here.decode(video=0)) * int(sys.argv[3])):
+            frame.pts, frame.time_base = number, Fraction(1, 10)
+            for packet in stream.encode(frame):
+                there.mux(packet)
+            time.sleep(0.1)
+        there.mux(stream.encode())
+
+for attempt in range(300):
+    try:
+        send()
+        break
+    except ConnectionRefusedError:
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize(("source", "reason"), [("camera:front", "camera:0, camera:1"), ("camera:77", "no camera 77")])
+def test_cameras_that_are_not_there_are_refused(predictor, tmp_path, source, reason):
+    if sys.platform != "linux":
+        pytest.skip("other systems name their cameras otherwise")
+    with pytest.raises(InputError, match=reason):
+        run(source, predictor, tmp_path / "out")
+
+
+def test_pictures_are_not_played_live(predictor, folder, tmp_path):
+    with pytest.raises(InputError, match="only a video file"):
+        run(folder, predictor, tmp_path / "out", live=True)
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", bytes(5000)])

@@ -12,6 +12,8 @@ class Frame(Spec):
     """One answered image."""
 
     name: str
+    seconds: float = 0.0
+    """From the start of the run to this answer."""
     exit: str
     scores: dict[str, float]
     """Score at each exit asked."""
@@ -38,7 +40,13 @@ class RunLog(Artifact):
     exits: tuple[str, ...]
     engine: EngineName
     threads: int
+    precision: str = "fp32"
     frames: tuple[Frame, ...]
+    live: bool = False
+    dropped: int = 0
+    """Frames of a live source that newer ones replaced before they were asked about."""
+    interrupted: bool = False
+    """Ended by its user."""
     provenance: Provenance
 
     def shares(self) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 from offramp.cli.options import Engine, Json, Threads, need, say, show
 from offramp.console import print_table, showing_progress
 from offramp.errors import InputError
-from offramp.specs import Mode
+from offramp.specs import Mode, Overlays
 
 if TYPE_CHECKING:
     from offramp.artifacts import RunLog
@@ -123,18 +124,29 @@ def trim(
 
 
 def run(
-    source: Annotated[Path, typer.Argument(metavar="INPUT", help="An image, a folder of images, or a video.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT", help="An image, a folder of images, a video; camera, camera:1; an address (rtsp://...)."
+        ),
+    ],
     package: Annotated[Path, typer.Option(metavar="PACKAGE", help="A package.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where label maps, overlays and run-log.json go.")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where label maps, overlays and the run log (CSV, JSON) go.")],
     mode: Annotated[Mode | None, typer.Option(help="By default the package's own; anytime if there is a deadline.")] = None,
     deadline_ms: Annotated[float | None, typer.Option(help="Milliseconds for each image.")] = None,
+    live: Annotated[
+        bool, typer.Option("--live", help="Play a video at its own speed; frames that come too fast are dropped.")
+    ] = False,
+    overlays: Annotated[Overlays, typer.Option(help="How images mixed with their labels are written.")] = "jpg",
     engine: Engine = "onnxruntime",
     threads: Threads = 0,
     as_json: Json = False,
 ) -> None:
-    """Segment images with a package.
+    """Segment images with a package. Ctrl-C ends a camera's run; all that was answered is on disk.
 
     Example: offramp run scenes/test/images --package small --out answers
+
+    Example: offramp run camera --package small --deadline-ms 40 --overlays video --out drive
     """
     from offramp.artifacts import load_manifest
     from offramp.runtime.predictor import Predictor
@@ -143,8 +155,10 @@ def run(
     if mode is None and deadline_ms is not None and not load_manifest(package).deployments:
         mode = "anytime"  # the mode that a deadline makes sense in
     predictor = Predictor(package, engine=engine, threads=threads, mode=mode)
+    # A service manager that stops the device's program asks as Ctrl-C does.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with showing_progress() as progress:
-        log = step(source, predictor, out, deadline_ms=deadline_ms, progress=progress)
+        log = step(source, predictor, out, deadline_ms=deadline_ms, live=live, overlays=overlays, progress=progress)
     latencies = [frame.latency_ms for frame in log.frames]
     latency = {"mean": float(np.mean(latencies)), "p95": float(np.percentile(latencies, 95)), "max": max(latencies)}
     missed = sum(frame.met is False for frame in log.frames)
@@ -155,6 +169,8 @@ def run(
         "shares": log.shares(),
         "latency_ms": latency,
         "missed": missed,
+        "dropped": log.dropped,
+        "interrupted": log.interrupted,
     }
     expected = _expected_ms(predictor, log) if deadline_ms is None else None
     if expected is not None:
@@ -168,8 +184,14 @@ def run(
             say(f"expected mean latency: {expected:.2f} ms; measured {latency['mean'] / expected - 1:+.1%}")
         if deadline_ms is not None:
             say(f"deadline {deadline_ms:g} ms missed by {missed} of {len(log.frames)}")
+        if log.dropped:
+            say(f"{log.dropped} frames came too fast and were dropped")
+        if log.interrupted:
+            say(f"stopped after {len(log.frames)} frames; all of them are in {out}")
 
     show(as_json, values, people)
+    if log.interrupted and not log.live:  # which end in no other way
+        raise typer.Exit(130)
 
 
 def _expected_ms(predictor: Predictor, log: RunLog) -> float | None:

@@ -1,133 +1,109 @@
-"""The step `run`: a package over an image, a folder of images or a video -> label maps, overlays and a run log."""
+"""The step `run`: a package over images, a video or a camera -> label maps, overlays and a run log."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+import time
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image
-
 from offramp.artifacts import Frame, Provenance, RunLog
-from offramp.data.folder import IMAGE_SUFFIXES, load_image
 from offramp.errors import InputError
-from offramp.files import new_file
 from offramp.progress import Progress, silent
-from offramp.runtime.predictor import Answer, Predictor
-
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
-RUN_LOG = "run-log.json"
-
-Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where frames come from."""
-
-    total: int
-    """How many there are; 0 where the file does not say."""
-    frames: Iterator[tuple[str, Pixels]]
-    """Name and RGB image (H, W, 3) of each."""
-
-
-def open_source(source: Path) -> Source:
-    """Open an image, a folder of images or a video.
-
-    Raises:
-        InputError: nothing there, a folder without images, or a file that is neither image nor video.
-
-    """
-    if source.is_dir():
-        paths = sorted(
-            path for path in source.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-        )
-        if not paths:
-            raise InputError(f"no images in {source}; it may hold {', '.join(IMAGE_SUFFIXES)}")
-        by_name: dict[str, Path] = {}
-        for path in paths:
-            if by_name.setdefault(path.stem, path) != path:
-                raise InputError(f"{by_name[path.stem]} and {path} would write the same files; rename one of them")
-        return Source(len(paths), ((path.stem, load_image(path)) for path in paths))
-    if not source.exists():
-        raise InputError(f"no such input: {source}; give an image, a folder of images or a video")
-    if source.suffix.lower() in VIDEO_SUFFIXES:
-        return _open_video(source)
-    return Source(1, iter([(source.stem, load_image(source))]))
-
-
-def _open_video(path: Path) -> Source:
-    try:
-        import av  # noqa: PLC0415 - an optional extra
-    except ImportError as error:
-        raise InputError("reading videos needs av; pip install 'offramp[video]'") from error
-
-    def frames() -> Iterator[tuple[str, Pixels]]:
-        try:
-            with av.open(str(path)) as container:
-                for number, frame in enumerate(container.decode(video=0)):
-                    yield f"{path.stem}-{number:06d}", np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
-        except (av.FFmpegError, IndexError) as error:
-            raise InputError(f"cannot read the video {path}: {error}") from error
-
-    try:
-        with av.open(str(path)) as container:
-            total = container.streams.video[0].frames
-    except (av.FFmpegError, IndexError) as error:
-        raise InputError(f"cannot read the video {path}: {error}") from error
-    return Source(total, frames())
+from offramp.runtime.outputs import RUN_LOG, Outputs
+from offramp.runtime.predictor import Predictor
+from offramp.runtime.sources import Source, open_source
+from offramp.specs import Overlays
 
 
 def run(
-    source: Path, predictor: Predictor, out: Path, *, deadline_ms: float | None = None, progress: Progress = silent
+    source: str | Path,
+    predictor: Predictor,
+    out: Path,
+    *,
+    deadline_ms: float | None = None,
+    live: bool = False,
+    overlays: Overlays = "jpg",
+    progress: Progress = silent,
 ) -> RunLog:
-    """Answer for every frame: OUT/labels/NAME.png (palette), OUT/overlays/NAME.jpg and OUT/run-log.json.
+    """Answer for every frame: OUT/labels/NAME.png (palette), overlays, OUT/run-log.csv line by line, OUT/run-log.json.
 
-    What was answered before an interruption stays on disk, run log included.
+    What was answered before an interruption stays on disk, run log included. Of a live source the newest frame is answered
+    next; those that came in between are dropped and counted.
+
+    Args:
+        source: see `sources.open_source`.
+        predictor: what answers.
+        out: a new folder, or an earlier run's.
+        deadline_ms: for each frame.
+        live: play a video file as a camera would give it.
+        overlays: OUT/overlays/NAME.jpg or .png, or all in OUT/overlays.mp4.
+        progress: told of each frame, with frames a second, where frames leave, and missed deadlines.
+
+    Returns:
+        The run log. After KeyboardInterrupt it says `interrupted`; before the first answer the interruption is passed on.
 
     Raises:
         InputError: bad input, or `out` cannot be written.
 
     """
-    opened = open_source(source)
-    _check_ours(out)
+    outputs = Outputs(out, predictor.exits, predictor.manifest.palette, overlays)
+    if deadline_ms is not None:
+        predictor.warm_up()  # before the first frame waits
+    opened = open_source(source, live=live)
     frames: list[Frame] = []
+    interrupted = False
+    begun = time.perf_counter()
+
+    def log() -> RunLog:
+        return _log(predictor, frames, opened, deadline_ms, interrupted=interrupted)
+
     try:
-        for name, image in opened.frames:
-            answer = predictor(image, deadline_ms=deadline_ms)
-            _write(out, name, image, answer, predictor.manifest.palette)
-            frames.append(
-                Frame(
-                    name=name,
-                    exit=answer.exit,
-                    scores=answer.scores,
-                    steps_ms=answer.steps_ms,
-                    latency_ms=answer.latency_ms,
-                    deadline_ms=deadline_ms,
-                )
+        for shot in opened.shots:
+            answer = predictor(shot.image, deadline_ms=deadline_ms)
+            frame = Frame(
+                name=shot.name,
+                seconds=time.perf_counter() - begun,
+                exit=answer.exit,
+                scores=answer.scores,
+                steps_ms=answer.steps_ms,
+                latency_ms=answer.latency_ms,
+                deadline_ms=deadline_ms,
             )
+            outputs.write(shot, answer, frame)
+            frames.append(frame)
             if len(frames).bit_count() == 1:
-                # After 1, 2, 4, 8 ... frames: a run that is killed leaves at least half its log.
-                _log(predictor, frames, source, deadline_ms).save(out / RUN_LOG)
-            progress(f"run {source.name}", len(frames), max(opened.total, len(frames)))
+                # After 1, 2, 4, 8 ... frames: a run that is killed leaves at least half its log, and all of its table.
+                log().save(out / RUN_LOG)
+            progress(f"run {opened.name}: {_now(frames, opened)}", len(frames), max(opened.total, len(frames)))
+    except KeyboardInterrupt:
+        if not frames:
+            raise
+        interrupted = True
     finally:
-        log = _log(predictor, frames, source, deadline_ms)
+        opened.close()
+        outputs.close()
         if frames:
-            log.save(out / RUN_LOG)
+            log().save(out / RUN_LOG)
     if not frames:
         raise InputError(f"{source} holds no frame that can be read")
-    return log
+    return log()
 
 
-def _check_ours(out: Path) -> None:
-    """Refuse a folder that no run made. Nothing is written yet: a run that answers nothing leaves nothing behind."""
-    if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RUN_LOG).exists())):
-        raise InputError(f"will not write into {out}: it is no earlier run's folder; choose another --out")
+SHOWN = 50
+"""Frames that the line shown while it runs speaks of."""
 
 
-def _log(predictor: Predictor, frames: list[Frame], source: Path, deadline_ms: float | None) -> RunLog:
+def _now(frames: list[Frame], source: Source) -> str:
+    last = frames[-SHOWN:]
+    took = last[-1].seconds - last[0].seconds
+    rate = f"{(len(last) - 1) / took:.1f} frames/s" if took > 0 else ""
+    exits = [frame.exit for frame in last]
+    shares = [f"{name} {exits.count(name) / len(exits):.0%}" for name in dict.fromkeys(sorted(exits))]
+    missed = sum(frame.met is False for frame in frames)
+    told = [rate, *shares, f"{missed} missed" if missed else "", f"{source.dropped} dropped" if source.dropped else ""]
+    return ", ".join(part for part in told if part)
+
+
+def _log(predictor: Predictor, frames: list[Frame], source: Source, deadline_ms: float | None, *, interrupted: bool) -> RunLog:
     return RunLog(
         package_id=predictor.manifest.package_id,
         trimmed_from=predictor.manifest.trimmed_from,
@@ -135,17 +111,10 @@ def _log(predictor: Predictor, frames: list[Frame], source: Path, deadline_ms: f
         exits=predictor.exits,
         engine=predictor.network.engine.name,
         threads=predictor.network.engine.threads,
+        precision=predictor.network.engine.precision,
         frames=tuple(frames),
+        live=source.live,
+        dropped=source.dropped,
+        interrupted=interrupted,
         provenance=Provenance.now("run", options={"input": source.name, "deadline_ms": deadline_ms}),
     )
-
-
-def _write(out: Path, name: str, image: Pixels, answer: Answer, palette: tuple[tuple[int, int, int], ...]) -> None:
-    labels = Image.fromarray(answer.labels, mode="P")
-    labels.putpalette([channel for colour in palette for channel in colour])
-    with new_file(out / "labels" / f"{name}.png") as temporary:
-        labels.save(temporary, format="PNG")
-    colours = np.asarray(palette, np.uint8)[answer.labels]
-    mixed = (image // 2 + colours // 2).astype(np.uint8)
-    with new_file(out / "overlays" / f"{name}.jpg") as temporary:
-        Image.fromarray(mixed).save(temporary, format="JPEG", quality=88)

@@ -1,0 +1,128 @@
+"""What a run leaves on disk: label maps, overlays, and a line of its log for every frame, while it runs."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from offramp.artifacts import Frame
+from offramp.errors import InputError
+from offramp.files import new_file
+from offramp.runtime.predictor import Answer
+from offramp.runtime.sources import Shot
+from offramp.specs import Overlays
+
+RUN_LOG = "run-log.json"
+TABLE = "run-log.csv"
+OVERLAYS = "overlays.mp4"
+
+Pixels = npt.NDArray[np.uint8]
+Palette = Sequence[tuple[int, int, int]]
+
+
+class Outputs:
+    """A run's folder, written frame by frame; what is written stays, whatever comes."""
+
+    def __init__(self, out: Path, exits: Sequence[str], palette: Palette, overlays: Overlays) -> None:
+        """Refuse a folder that no run made. Nothing is written yet: a run that answers nothing leaves nothing behind.
+
+        Raises:
+            InputError: somebody's folder, or overlays as a video without av.
+
+        """
+        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RUN_LOG).exists())):
+            raise InputError(f"will not write into {out}: it is no earlier run's folder; choose another --out")
+        self.out, self.exits, self.palette, self.overlays = out, tuple(exits), tuple(palette), overlays
+        self._table: Any = None
+        self._video = _Video(out / OVERLAYS) if overlays == "video" else None
+
+    def write(self, shot: Shot, answer: Answer, frame: Frame) -> None:
+        """One frame: OUT/labels/NAME.png (palette), its overlay, a line of OUT/run-log.csv.
+
+        Raises:
+            InputError: it cannot be written.
+
+        """
+        labels = Image.fromarray(answer.labels, mode="P")
+        labels.putpalette([channel for colour in self.palette for channel in colour])
+        # Many small files: that they are on the medium before the next frame would cost more than the frame.
+        with new_file(self.out / "labels" / f"{shot.name}.png", durable=False) as temporary:
+            labels.save(temporary, format="PNG")
+        if self.overlays != "none":
+            mixed = (shot.image // 2 + np.asarray(self.palette, np.uint8)[answer.labels] // 2).astype(np.uint8)
+            if self._video is not None:
+                self._video.add(mixed, shot.seconds)
+            else:
+                with new_file(self.out / "overlays" / f"{shot.name}.{self.overlays}", durable=False) as temporary:
+                    Image.fromarray(mixed).save(temporary, format={"jpg": "JPEG", "png": "PNG"}[self.overlays], quality=88)
+        self._line(frame)
+
+    def _line(self, frame: Frame) -> None:
+        if self._table is None:
+            self._table = (self.out / TABLE).open("w", encoding="utf-8", newline="", buffering=1)
+            scores = [f"score:{name}" for name in self.exits]
+            csv.writer(self._table).writerow(["name", "seconds", "exit", "latency_ms", "deadline_ms", "met", *scores])
+        met = "" if frame.met is None else frame.met
+        known = [frame.scores.get(name, "") for name in self.exits]
+        deadline = "" if frame.deadline_ms is None else frame.deadline_ms
+        row = [frame.name, f"{frame.seconds:.3f}", frame.exit, f"{frame.latency_ms:.3f}", deadline, met, *known]
+        csv.writer(self._table).writerow(row)
+
+    def close(self) -> None:
+        """Finish table and video."""
+        if self._table is not None:
+            self._table.close()
+        if self._video is not None:
+            self._video.close()
+
+
+class _Video:
+    """Overlays as a video: mp4 in fragments, which opens even if its end was never written."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import av  # noqa: PLC0415 - an optional extra
+        except ImportError as error:
+            raise InputError("overlays as a video need av; pip install 'offramp[video]'") from error
+        self._av, self._path = av, path
+        self._container: Any = None
+        self._stream: Any = None
+        self._last = -1
+
+    def add(self, image: Pixels, seconds: float) -> None:
+        """A frame (H, W, 3), so long after the first; frames of another size than the first's are scaled to it."""
+        if self._container is None:
+            self._begin(image)
+        height, width = self._stream.height, self._stream.width
+        if image.shape[:2] not in {(height, width), (height + 1, width), (height, width + 1), (height + 1, width + 1)}:
+            image = np.asarray(Image.fromarray(image).resize((width, height)))
+        frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
+        self._last = max(self._last + 1, round(seconds * 1000))
+        frame.pts, frame.time_base = self._last, Fraction(1, 1000)
+        self._container.mux(self._stream.encode(frame))
+
+    def _begin(self, image: Pixels) -> None:
+        codec = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
+        try:
+            self._container = self._av.open(str(self._path), "w", options={"movflags": "frag_keyframe+empty_moov"})
+        except OSError as error:
+            raise InputError(f"cannot write {self._path}: {error}") from error
+        self._stream = self._container.add_stream(codec, rate=30, time_base=Fraction(1, 1000))
+        # Both sides must be even.
+        self._stream.height, self._stream.width = (side - side % 2 for side in image.shape[:2])
+        self._stream.pix_fmt = "yuv420p"
+        self._stream.codec_context.time_base = Fraction(1, 1000)
+        self._stream.codec_context.max_b_frames = 0  # each frame is written at once, at its own time
+
+    def close(self) -> None:
+        """Write what the encoder still holds."""
+        if self._container is not None:
+            self._container.mux(self._stream.encode())
+            self._container.close()

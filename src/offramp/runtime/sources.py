@@ -1,0 +1,206 @@
+"""Where frames come from: images, folders, video files; and live, cameras and streams, of which the newest frame counts."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Condition, Thread
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from offramp.data.folder import IMAGE_SUFFIXES, load_image
+from offramp.errors import InputError
+
+VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
+CAMERA = "camera"
+LOOK_SECONDS = 0.2
+"""So often who waits for a frame looks up: an interruption is heard then."""
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class Shot(NamedTuple):
+    """One frame."""
+
+    name: str
+    image: Pixels
+    """RGB, (H, W, 3)."""
+    seconds: float
+    """Since the first frame; of pictures their number."""
+
+
+class Newest:
+    """Frames of a live source, read in a thread of its own: only the newest waits, older ones that nobody took are dropped."""
+
+    def __init__(self, shots: Iterator[Shot]) -> None:
+        """Begin to read."""
+        self.dropped = 0
+        self._shots = shots
+        self._newest: Shot | None = None
+        self._over = False
+        self._error: Exception | None = None
+        self._changed = Condition()
+        Thread(target=self._read, name="offramp frames", daemon=True).start()
+
+    def _read(self) -> None:
+        try:
+            for shot in self._shots:
+                with self._changed:
+                    self.dropped += self._newest is not None
+                    self._newest = shot
+                    self._changed.notify()
+                    if self._over:
+                        return
+        except Exception as error:  # noqa: BLE001 - told to whoever takes the frames
+            self._error = error
+        finally:
+            with self._changed:
+                self._over = True
+                self._changed.notify()
+
+    def __iter__(self) -> Iterator[Shot]:
+        return self
+
+    def __next__(self) -> Shot:
+        with self._changed:
+            while self._newest is None and not self._over:
+                self._changed.wait(LOOK_SECONDS)
+            if self._newest is None:
+                if self._error is not None:
+                    raise self._error
+                raise StopIteration
+            shot, self._newest = self._newest, None
+            return shot
+
+    def close(self) -> None:
+        """Read no further."""
+        with self._changed:
+            self._over = True
+
+
+@dataclass(frozen=True)
+class Source:
+    """Frames, one after another."""
+
+    name: str
+    total: int
+    """How many there are; 0 where that is not known."""
+    shots: Iterator[Shot] | Newest
+
+    @property
+    def live(self) -> bool:
+        """Whether frames are dropped when nobody takes them in time."""
+        return isinstance(self.shots, Newest)
+
+    @property
+    def dropped(self) -> int:
+        """Frames that nobody took in time."""
+        return self.shots.dropped if isinstance(self.shots, Newest) else 0
+
+    def close(self) -> None:
+        """Read no further."""
+        if isinstance(self.shots, Newest):
+            self.shots.close()
+
+
+def open_source(source: str | Path, *, live: bool = False) -> Source:
+    """Open images, a video, a camera or a stream.
+
+    Args:
+        source: an image, a folder of images, a video file; live by nature: `camera` or `camera:N`, or an address like
+            rtsp://... that ffmpeg can read.
+        live: play a video file at its own speed, as a camera would give it, and drop frames that nobody takes in time.
+
+    Raises:
+        InputError: nothing there, a folder without images, or a file that is neither image nor video.
+
+    """
+    text = str(source)
+    if text == CAMERA or text.startswith(f"{CAMERA}:"):
+        file, kind = _camera(text.removeprefix(CAMERA).removeprefix(":") or "0")
+        return Source(text, 0, Newest(_shots(file, "live", kind=kind)))
+    if "://" in text:
+        return Source(text, 0, Newest(_shots(text, "live")))
+    path = Path(source)
+    is_video = path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+    if live and not is_video:
+        raise InputError(f"only a video file can be played live, got {path}")
+    if path.is_dir():
+        return _folder(path)
+    if not path.exists():
+        raise InputError(f"no such input: {path}; give an image, a folder of images, a video, camera or an address")
+    if is_video:
+        total = _count(path)
+        shots = _shots(text, path.stem)
+        return Source(path.name, total, Newest(_at_its_own_speed(shots)) if live else shots)
+    return Source(path.name, 1, iter([Shot(path.stem, load_image(path), 0.0)]))
+
+
+def _folder(folder: Path) -> Source:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
+    if not paths:
+        raise InputError(f"no images in {folder}; it may hold {', '.join(IMAGE_SUFFIXES)}")
+    by_name: dict[str, Path] = {}
+    for path in paths:
+        if by_name.setdefault(path.stem, path) != path:
+            raise InputError(f"{by_name[path.stem]} and {path} would write the same files; rename one of them")
+    shots = (Shot(path.stem, load_image(path), float(number)) for number, path in enumerate(paths))
+    return Source(folder.name, len(paths), shots)
+
+
+def _camera(which: str) -> tuple[str, str]:
+    """What ffmpeg calls a camera, and the kind of device that it is."""
+    if sys.platform == "darwin":
+        return which, "avfoundation"
+    if sys.platform == "win32":
+        return f"video={which}", "dshow"
+    if not which.isdecimal():
+        raise InputError(f"cameras are called camera:0, camera:1 and so on, got camera:{which}")
+    if not Path(f"/dev/video{which}").exists():
+        raise InputError(f"no camera {which}: there is no /dev/video{which}; plug it in, or name another")
+    return f"/dev/video{which}", "v4l2"
+
+
+def _av() -> Any:
+    try:
+        import av  # noqa: PLC0415 - an optional extra
+    except ImportError as error:
+        raise InputError("reading videos needs av; pip install 'offramp[video]'") from error
+    return av
+
+
+def _count(path: Path) -> int:
+    """Frames of a video file, by what it says itself."""
+    av = _av()
+    try:
+        with av.open(str(path)) as container:
+            return int(container.streams.video[0].frames)
+    except (av.FFmpegError, IndexError) as error:
+        raise InputError(f"cannot read the video {path}: {error}") from error
+
+
+def _shots(file: str, name: str, kind: str | None = None) -> Iterator[Shot]:
+    """Decoded frames."""
+    av = _av()
+    try:
+        with av.open(file, format=kind) as container:
+            begun: float | None = None
+            for number, frame in enumerate(container.decode(video=0)):
+                image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
+                seconds = float(number) if frame.time is None else frame.time
+                begun = seconds if begun is None else begun
+                yield Shot(f"{name}-{number:06d}", image, seconds - begun)
+    except (av.FFmpegError, IndexError) as error:
+        raise InputError(f"cannot read the video {file}: {error}") from error
+
+
+def _at_its_own_speed(shots: Iterator[Shot]) -> Iterator[Shot]:
+    begun = time.monotonic()
+    for shot in shots:
+        time.sleep(max(0.0, begun + shot.seconds - time.monotonic()))
+        yield shot
