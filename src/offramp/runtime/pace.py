@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Sequence
 from statistics import median
 
-RECENT = 100
+RECENT = 400
 """Times that are remembered of each step."""
 PACE = 9
 """Times of the first exit whose median is the machine's pace."""

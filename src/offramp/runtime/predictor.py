@@ -27,7 +27,8 @@ from offramp.runtime.pace import Pace
 from offramp.specs import REGIONS, EngineName, Mode, Size
 
 RISK = 0.01
-"""With which a deadline may be missed by an exit that is begun."""
+"""With which the deadline of an image may be missed by exits that are begun: shared by all but the first, which each image may
+meet."""
 
 WARM_UP = 10
 """Images that the times of exits are learnt by before the first deadline."""
@@ -90,7 +91,7 @@ class Predictor:
         self.exits = self.deployment.exits if self.deployment else every[-1 if self.mode == "budgeted" else 0 :]
         self.network = StagedNetwork(Path(package), open_engine(engine, threads), self.exits, manifest=self.manifest)
         self._way = self._ways()
-        self._pace = Pace(RISK)
+        self._pace = Pace(RISK / max(1, len(self.exits) - 1))
         self._lock = Lock()
         self._background: Background | None = None
 
