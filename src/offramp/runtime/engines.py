@@ -115,8 +115,10 @@ def _make_shared_arena() -> None:
     import onnxruntime  # noqa: PLC0415 - an engine is loaded when it is chosen
 
     cpu = onnxruntime.OrtMemoryInfo("Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT)
-    # It grows by what is asked for, not by doubling.
-    onnxruntime.create_and_register_allocator(cpu, onnxruntime.OrtArenaCfg({"arena_extend_strategy": 1}))
+    # It grows by doubling, but by no more than 16 MB: else half of it would lie idle; by what is asked for alone, no
+    # other graph could use the pieces.
+    growth = onnxruntime.OrtArenaCfg({"arena_extend_strategy": 0, "max_power_of_two_extend_bytes": 1 << 24})
+    onnxruntime.create_and_register_allocator(cpu, growth)
 
 
 class OpenVino:
