@@ -354,7 +354,8 @@ def test_a_camera_is_ended_by_a_signal_with_everything_on_disk(package, video, t
         free.bind(("127.0.0.1", 0))
         address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "offramp", "run", f"{address}?listen=1", "--package", package, "--out", out, "--json"]
+    asked = ["run", f"{address}?listen=1", "--package", package, "--out", out, "--json"]
+    command = [sys.executable, "-c", LISTENING, *asked]
     said = subprocess.PIPE
     with (
         subprocess.Popen(command, stdout=said, stderr=said, text=True) as running,
@@ -375,6 +376,14 @@ def test_a_camera_is_ended_by_a_signal_with_everything_on_disk(package, video, t
     assert log.live
     assert json.loads(result)["frames"] == len(log.frames) == len(table(out)) >= 3
 
+
+# Who runs the tests in the background of a shell has them, and what they start, ignore Ctrl-C.
+LISTENING = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from offramp.cli import main
+main(sys.argv[1:])
+"""
 
 SEND = """
 import sys, time
