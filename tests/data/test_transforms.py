@@ -263,3 +263,23 @@ def test_labels_are_resized_about_the_pixels_centres():
     wanted = labels[rows][:, columns]
     _, got = Crops(split, wanted.shape[1], wanted.shape[0], (1.5, 1.5), 0)[0]
     assert any(np.array_equal(got.numpy(), side) for side in (wanted, wanted[:, ::-1]))
+
+
+def test_decoding_all_at_once_changes_nothing_and_reads_nothing_again(split, monkeypatch):
+    crops = Crops(split, 40, 32, (0.6, 1.9), seed=8)
+    before = [crops[index] for index in range(len(crops))]
+    fresh = Crops(split, 40, 32, (0.6, 1.9), seed=8)
+    fresh.decode_all()
+    monkeypatch.setattr(type(split), "pair", lambda *_: pytest.fail("read again"))
+    for index, (image, labels) in enumerate(before):
+        assert torch.equal(fresh[index][0], image)
+        assert torch.equal(fresh[index][1], labels)
+
+
+def test_decoding_all_at_once_stops_where_the_cache_is_full(split, monkeypatch):
+    read = []
+    pair = type(split).pair
+    monkeypatch.setattr(type(split), "pair", lambda self, index: read.append(index) or pair(self, index))
+    monkeypatch.setattr("offramp.data.transforms.CACHE_BYTES", 1)
+    Crops(split, 40, 32, (0.6, 1.9), seed=8).decode_all()
+    assert read == [0]

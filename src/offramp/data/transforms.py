@@ -94,6 +94,13 @@ class Crops(Dataset[tuple[torch.Tensor, torch.Tensor]]):
         labels[rows.start : rows.stop, columns.start : columns.stop] = values[nearest].long()
         return image, labels
 
+    def decode_all(self) -> None:
+        """Fill the cache now, as far as it may go."""
+        for index in range(len(self)):
+            if self._cached_bytes > CACHE_BYTES:
+                return
+            self._decoded(index)
+
     def _decoded(self, index: int) -> tuple[torch.Tensor, torch.Tensor]:
         if index in self._cache:
             return self._cache[index]

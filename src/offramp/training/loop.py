@@ -1,8 +1,8 @@
 """The training loop. It knows nothing of exits: a phase says what is trained, by which loss, and what is measured.
 
-The whole state is written after every epoch, and in long epochs now and then (see `state.py`). A killed run goes on from there
-and ends as if it had never been killed: which images a step sees, how they are cut and what dropout draws depends on the seed,
-the phase, the epoch and the step alone.
+The whole state is written after every epoch, in long epochs now and then, and after short ones only as often as it costs little
+time (see `state.py`). A killed run goes on from there and ends as if it had never been killed: which images a step sees, how
+they are cut and what dropout draws depends on the seed, the phase, the epoch and the step alone.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from offramp.data.transforms import Crops
 from offramp.errors import InputError
@@ -35,6 +35,12 @@ History = list[dict[str, float | str]]
 
 SAVE_EVERY_S = 600.0
 """In long epochs the state is written this often."""
+
+SAVE_SHARE = 0.05
+"""At most this share of the time goes into writing the state after epochs."""
+
+WORKERS = 4
+"""Processes that cut crops where a GPU trains; on a CPU they would take the cores that do."""
 
 
 @dataclass(frozen=True)
@@ -142,28 +148,29 @@ class _PhaseRun:
             self.average.restore(run.average, run.average_steps)
         self.steps_per_epoch = len(epoch_batches(len(crops), run.recipe.batch_size, run.recipe.seed, index, 0, run.world.size))
         self.loss = _parallel(_Loss(run.network, phase.loss), run.world)
-        self.began = time.monotonic()
+        self.began = self.saved = time.monotonic()
+        self.save_took = 0.0
         self.done_before = self._done(run.epoch, run.step)
 
     def train(self) -> None:
+        batches = self._batches()
         for epoch in range(self.run.epoch, self.phase.epochs):
-            self._train_epoch(epoch)
+            self._train_epoch(epoch, batches)
         if self.average:
             self.run.network.load_state_dict(self.average.tensors)
 
-    def _train_epoch(self, epoch: int) -> None:
+    def _train_epoch(self, epoch: int, batches: Iterator[Batch]) -> None:
         run, started = self.run, time.monotonic()
         self.phase.prepare(run.history)
-        saved, total_steps = started, self.phase.epochs * self.steps_per_epoch
-        for step, batch in self._batches(epoch):
+        total_steps = self.phase.epochs * self.steps_per_epoch
+        for step, batch in zip(range(run.step, self.steps_per_epoch), batches, strict=False):
             done = self._done(epoch, step)
             rate = self._step(batch, done, total_steps)
             # The next batch begins where this one is written down as done.
             run.step = step + 1
             run.progress(f"{self.phase.name}: epoch {epoch + 1}/{self.phase.epochs}", done + 1, total_steps)
-            if time.monotonic() - saved > SAVE_EVERY_S and run.step < self.steps_per_epoch:
+            if time.monotonic() - max(started, self.saved) > SAVE_EVERY_S and run.step < self.steps_per_epoch:
                 self._save()
-                saved = time.monotonic()
         mean_loss = float(run.world.mean(torch.tensor(run.loss_so_far, dtype=torch.float64))) / self.steps_per_epoch
         if not math.isfinite(mean_loss):
             raise InputError(
@@ -181,7 +188,8 @@ class _PhaseRun:
             row |= figures
         run.history.append(row)
         run.epoch, run.step, run.loss_so_far = epoch + 1, 0, 0.0
-        self._save()
+        if time.monotonic() - self.saved >= self.save_took / SAVE_SHARE or last:
+            self._save()
         run.said(self._line(row, epoch + 1))
 
     def _step(self, batch: Batch, done: int, total_steps: int) -> float:
@@ -204,29 +212,33 @@ class _PhaseRun:
     def _done(self, epoch: int, step: int) -> int:
         return epoch * self.steps_per_epoch + step
 
-    def _batches(self, epoch: int) -> Iterator[tuple[int, Batch]]:
-        """The batches of an epoch that are still to do, with their numbers; each process its share."""
-        run, recipe = self.run, self.run.recipe
-        self.crops.epoch = self.index * 100_000 + epoch
-        batches = epoch_batches(len(self.crops), recipe.batch_size, recipe.seed, self.index, epoch, run.world.size)
-        mine = [run.world.share(batch) for batch in batches[run.step :]]
-        # Worker processes pay off where a GPU does the rest; on a CPU they would take the cores that train.
-        workers = 4 if run.world.device.type == "cuda" else 0
-        loader = DataLoader(self.crops, batch_sampler=mine, num_workers=workers, pin_memory=workers > 0)
-        for step, (images, labels) in enumerate(loader, run.step):
+    def _batches(self) -> Iterator[Batch]:
+        """The batches of the phase that are still to do, one epoch after the other; each process its share."""
+        run, recipe, device = self.run, self.run.recipe, self.run.world.device
+        mine = []
+        for epoch in range(run.epoch, self.phase.epochs):
+            batches = epoch_batches(len(self.crops), recipe.batch_size, recipe.seed, self.index, epoch, run.world.size)
+            drawn = self.index * 100_000 + epoch
+            done = run.step if epoch == run.epoch else 0
+            mine += [[(drawn, index) for index in run.world.share(batch)] for batch in batches[done:]]
+        workers = WORKERS if device.type == "cuda" else 0
+        if workers:
+            self.crops.decode_all()  # before the workers come, who then share it
+        loader = DataLoader(_Places(self.crops), batch_sampler=mine, num_workers=workers, pin_memory=workers > 0)
+        for images, labels in loader:
             yield (
-                step,
-                (
-                    images.to(run.world.device, non_blocking=True).contiguous(memory_format=torch.channels_last),
-                    labels.to(run.world.device, non_blocking=True),
-                ),
+                images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last),
+                labels.to(device, non_blocking=True),
             )
 
     def _save(self) -> None:
+        started = time.monotonic()
         self.run.optimiser = _optimiser_tensors(self.optimiser)
         if self.average:
             self.run.average, self.run.average_steps = self.average.tensors, self.average.steps
         self.run.save(self.run)
+        self.saved = time.monotonic()
+        self.save_took = self.saved - started
 
     def _line(self, row: dict[str, float | str], epochs: int) -> str:
         """One line for people: where training stands, the loss, every exit's mIoU, and the time left in this phase."""
@@ -241,6 +253,18 @@ class _PhaseRun:
             f"{self.phase.name} {epochs}/{self.phase.epochs}: loss {float(row['loss']):.4f}{figures}; "
             f"{float(row['seconds']):.0f} s{time_left}"
         )
+
+
+class _Places(Dataset[tuple[torch.Tensor, torch.Tensor]]):
+    """Crops by epoch and index, so that the batches of many epochs are one sequence and their workers stay."""
+
+    def __init__(self, crops: Crops) -> None:
+        self._crops = crops
+
+    def __getitem__(self, place: tuple[int, int]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The crop that an epoch makes of an image."""
+        self._crops.epoch, index = place
+        return self._crops[index]
 
 
 class _Loss(nn.Module):
@@ -265,10 +289,11 @@ def _parallel(loss: _Loss, world: World) -> nn.Module:
 
 
 def make_optimiser(recipe: Recipe, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-    """The optimiser that the recipe names."""
+    """The optimiser that the recipe names; on a GPU it steps in one kernel."""
+    fused = all(parameter.is_cuda for group in groups for parameter in group["params"])
     if recipe.optimiser == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay)
-    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, weight_decay=recipe.weight_decay, fused=fused)
+    return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay, fused=fused)
 
 
 def learning_rate_scale(step: int, steps: int, schedule: Schedule = "poly", warm_up: float = 0.03) -> float:
