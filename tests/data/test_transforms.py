@@ -265,21 +265,21 @@ def test_labels_are_resized_about_the_pixels_centres():
     assert any(np.array_equal(got.numpy(), side) for side in (wanted, wanted[:, ::-1]))
 
 
-def test_decoding_all_at_once_changes_nothing_and_reads_nothing_again(split, monkeypatch):
-    crops = Crops(split, 40, 32, (0.6, 1.9), seed=8)
+def test_decoding_all_at_once_changes_nothing_and_reads_nothing_again(monkeypatch):
+    crops = Crops(Painted(), 40, 32, (0.6, 1.9), seed=8)
     before = [crops[index] for index in range(len(crops))]
-    fresh = Crops(split, 40, 32, (0.6, 1.9), seed=8)
+    fresh = Crops(Painted(), 40, 32, (0.6, 1.9), seed=8)
     fresh.decode_all()
-    monkeypatch.setattr(type(split), "pair", lambda *_: pytest.fail("read again"))
+    monkeypatch.setattr(fresh.split, "pair", lambda _: pytest.fail("read again"))
     for index, (image, labels) in enumerate(before):
         assert torch.equal(fresh[index][0], image)
         assert torch.equal(fresh[index][1], labels)
 
 
-def test_decoding_all_at_once_stops_where_the_cache_is_full(split, monkeypatch):
-    read = []
-    pair = type(split).pair
-    monkeypatch.setattr(type(split), "pair", lambda self, index: read.append(index) or pair(self, index))
+def test_decoding_all_at_once_stops_where_the_cache_is_full(monkeypatch):
+    crops = Crops(Painted(), 40, 32, (0.6, 1.9), seed=8)
+    read, pair = [], crops.split.pair
+    monkeypatch.setattr(crops.split, "pair", lambda index: read.append(index) or pair(index))
     monkeypatch.setattr("offramp.data.transforms.CACHE_BYTES", 1)
-    Crops(split, 40, 32, (0.6, 1.9), seed=8).decode_all()
+    crops.decode_all()
     assert read == [0]

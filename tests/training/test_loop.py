@@ -12,7 +12,17 @@ from offramp.data.transforms import Crops
 from offramp.errors import InputError
 from offramp.progress import silent
 from offramp.training.distributed import World
-from offramp.training.loop import Phase, Recipe, Run, epoch_batches, learning_rate_scale, make_optimiser, run_phases
+from offramp.training.loop import (
+    Phase,
+    Recipe,
+    Run,
+    _optimiser_tensors,
+    _restore_optimiser,
+    epoch_batches,
+    learning_rate_scale,
+    make_optimiser,
+    run_phases,
+)
 from offramp.training.state import load_state, read_history, save_state
 
 
@@ -286,3 +296,18 @@ def test_every_step_draws_anew(start, crops):
         run_phases(run, [phase(run, "p", 2, loss=loss)], crops)
     assert drawn[:4] == drawn[4:]
     assert len(np.unique(np.array(drawn[:4]))) == 8
+
+
+@pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
+def test_what_an_optimiser_keeps_comes_back_in_the_memory_layout_of_the_weights(optimiser):
+    network = torch.nn.Conv2d(3, 4, 3).to(memory_format=torch.channels_last)
+    recipe, groups = Recipe(optimiser=optimiser), [{"params": list(network.parameters())}]
+    begun, again = make_optimiser(recipe, groups), make_optimiser(recipe, groups)
+    network(torch.rand(1, 3, 4, 4)).sum().backward()
+    begun.step()
+    _restore_optimiser(again, _optimiser_tensors(begun))
+    weight = network.weight
+    assert weight.stride() != weight.contiguous().stride()  # or there is nothing to see
+    for name, value in begun.state[weight].items():
+        assert torch.equal(again.state[weight][name], value)
+        assert value.dim() == 0 or again.state[weight][name].stride() == weight.stride()

@@ -340,3 +340,8 @@ def _restore_optimiser(optimiser: torch.optim.Optimizer, tensors: dict[str, torc
         index, key = name.split("/")
         state.setdefault(int(index), {})[key] = tensor
     optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+    # Files keep no memory layout, but PyTorch's fused optimisers want the weights' own in what they keep beside them.
+    for parameter, kept in optimiser.state.items():
+        for name, value in kept.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                kept[name] = torch.empty_like(parameter).copy_(value)
