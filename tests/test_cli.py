@@ -199,6 +199,27 @@ def test_evaluate_and_profile_write_artifacts(measured, package):
     assert (records.info.split, profile.threads) == ("val", 1)
 
 
+def test_precisions_are_said_everywhere_and_never_mixed(measured, package, scenes, tmp_path, capsys):
+    openvino = pytest.importorskip("openvino")
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("this processor has no bfloat16")
+    engine = ("--engine", "openvino", "--precision", "bf16", "--threads", 1)
+    records, costs, chosen = tmp_path / "val.records", tmp_path / "here.profile", tmp_path / "chosen.json"
+    assert offramp("evaluate", package, scenes, "--out", records, *engine) == 0
+    assert offramp("profile", package, "--out", costs, "--passes", 2, *engine) == 0
+    assert load_records(records).info.precision == load_json(costs, Profile).precision == "bf16"
+    assert offramp("search", "--records", records, "--profile", costs, "--mode", "budgeted", "--out", chosen) == 0
+    assert load_json(chosen, Deployment).precision == "bf16"
+    assert offramp("run", scenes / "test" / "images", "--package", package, "--out", tmp_path / "answers", *engine) == 0
+    assert load_json(tmp_path / "answers" / "run-log.json", RunLog).precision == "bf16"
+    capsys.readouterr()
+    mixed = ("--records", measured / "val.records", "--profile", costs)
+    assert offramp("search", *mixed, "--mode", "budgeted", "--out", tmp_path / "mixed.json") == 2
+    assert "answers in fp32, the profile of times in bf16" in " ".join(capsys.readouterr().err.split())
+    assert offramp("profile", package, "--out", costs, "--precision", "bf16") == 2
+    assert "onnxruntime does not compute in bf16" in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("mode", ["budgeted", "anytime", "input-dependent"])
 def test_search_in_every_mode(measured, tmp_path, mode, capsys):
     parts = ("--records", measured / "val.records", "--profile", measured / "here.profile")

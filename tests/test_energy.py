@@ -17,7 +17,7 @@ from offramp.cli import main
 from offramp.energy import PowerSamples, Used, integral, joules_of_one_run, open_meter
 from offramp.errors import InputError
 from offramp.profiling import WARM_UP, profile
-from offramp.runtime.engines import ENGINES
+from offramp.runtime.engines import open_engine
 from offramp.search.estimate import Costs
 
 WATTS = 5.0
@@ -340,7 +340,7 @@ class Spending:
     """An engine whose graphs each take a time of their own at a constant power, by the fake machine's word."""
 
     def __init__(self, machine, name="onnxruntime"):
-        self.engine = ENGINES[name](1)
+        self.engine = open_engine(name, 1)
         self.name, self.precision, self.threads = self.engine.name, self.engine.precision, self.engine.threads
         self.tensor, self.array = self.engine.tensor, self.engine.array
         self.machine = machine
@@ -372,7 +372,7 @@ def engine(machine, monkeypatch):
     return engine
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_every_graphs_energy_is_its_power_times_its_time(package, machine, name, monkeypatch):
     pytest.importorskip(name)
     engine = Spending(machine, name)

@@ -18,7 +18,7 @@ from offramp.metrics import Counts, count_pixels, miou
 from offramp.progress import Progress, silent
 from offramp.runtime.engines import StagedNetwork, open_engine
 from offramp.runtime.predictor import Predictor, fit
-from offramp.specs import EngineName
+from offramp.specs import EngineName, Precision
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -30,6 +30,7 @@ def evaluate(
     *,
     engine: EngineName = "onnxruntime",
     threads: int = 0,
+    precision: Precision = "fp32",
     progress: Progress = silent,
 ) -> Records:
     """Ask every exit about every image of a split.
@@ -41,15 +42,16 @@ def evaluate(
         package: the package.
         data: a dataset; its classes must be the package's.
         split: train, val or test.
-        engine: onnxruntime or openvino.
+        engine: see `engines.ENGINES`.
         threads: 0 for all.
+        precision: what the engine computes in.
         progress: told of each image.
 
     Raises:
-        InputError: bad package or data, or data with other classes.
+        InputError: bad package or data, data with other classes, or a precision that the engine does not have.
 
     """
-    network = StagedNetwork(package, open_engine(engine, threads))
+    network = StagedNetwork(package, open_engine(engine, threads, precision))
     samples = open_split(data, split)
     require_same_classes(samples, network.manifest.classes)
     counts = [_ask_all(network, samples, index, progress) for index in range(len(samples))]

@@ -23,7 +23,7 @@ from offramp.energy import SYSFS, joules_of_one_run, open_meter
 from offramp.errors import InputError
 from offramp.progress import Progress, silent
 from offramp.runtime.engines import Engine, Graph, StagedNetwork, Tensor, engine_version, open_engine
-from offramp.specs import EngineName
+from offramp.specs import EngineName, Precision
 
 WARM_UP = 3
 
@@ -35,6 +35,7 @@ def profile(
     *,
     engine: EngineName = "onnxruntime",
     threads: int = 0,
+    precision: Precision = "fp32",
     passes: int = 30,
     energy_seconds: float | None = None,
     sysfs: Path = SYSFS,
@@ -44,8 +45,9 @@ def profile(
 
     Args:
         package: the package.
-        engine: onnxruntime or openvino.
+        engine: see `engines.ENGINES`.
         threads: 0 for all.
+        precision: what the engine computes in.
         passes: how often each step is timed.
         energy_seconds: for so long each graph runs for its energy; 0: none is measured; by default what the meter needs
             (half a second to eight, see `energy`), and nothing on a machine without one.
@@ -53,14 +55,14 @@ def profile(
         progress: told of each pass, then of each graph whose energy is known.
 
     Raises:
-        InputError: bad package, engine, number of passes or time for the energy.
+        InputError: bad package, engine, precision, number of passes or time for the energy.
 
     """
     if passes < 1:
         raise InputError(f"passes must be at least 1, got {passes}")
     if energy_seconds is not None and not 0 <= energy_seconds <= LONGEST_ENERGY_SECONDS:
         raise InputError(f"energy_seconds must be from 0 (none) to {LONGEST_ENERGY_SECONDS:.0f}, got {energy_seconds}")
-    metered = Metered(open_engine(engine, threads))
+    metered = Metered(open_engine(engine, threads, precision))
     base = resident_bytes()
     network = StagedNetwork(package, metered)
     manifest = network.manifest

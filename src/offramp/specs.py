@@ -29,7 +29,9 @@ TrainingPrecision = Literal["auto", "float32", "bfloat16"]
 Triple = tuple[float, float, float]
 Overlays = Literal["jpg", "png", "video", "none"]
 """How a run leaves images mixed with their labels: a file for each, one video, or not at all."""
-EngineName = Literal["onnxruntime", "openvino"]
+EngineName = Literal["onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"]
+Precision = Literal["fp32", "bf16", "fp16"]
+"""What an engine computes in; inputs and outputs of graphs stay as they are."""
 Size = tuple[Annotated[int, Field(ge=16, le=8192)], Annotated[int, Field(ge=16, le=8192)]]
 """Width and height in pixels, in this order everywhere outside tensors."""
 

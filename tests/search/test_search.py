@@ -205,7 +205,7 @@ def test_a_deployment_is_reproduced_and_survives_its_file(records, profile, mode
     assert first.model_dump(exclude=same) == second.model_dump(exclude=same)
     assert first.provenance.made_by == "search"
     assert first.provenance.inputs == {**inputs, "package": profile.package_id}
-    assert (first.package_id, first.engine, first.threads) == (profile.package_id, "onnxruntime", 2)
+    assert (first.package_id, first.engine, first.threads, first.precision) == (profile.package_id, "onnxruntime", 2, "fp32")
     first.save(tmp_path / "chosen.json")
     assert load_json(tmp_path / "chosen.json", Deployment) == first
 
@@ -238,6 +238,7 @@ def test_fronts_of_the_other_modes_are_of_single_exits(records, profile):
         ({"split": "test"}, "selection is done on val, figures are reported on test"),
         ({"split": "train"}, "'train', whose images the exits have learnt by heart; give records of val"),
         ({"package_id": "b2" * 32}, "the profile belongs to another package"),
+        ({"precision": "bf16"}, r"answers in bf16, the profile of times in fp32.*same --precision"),
         ({"exits": ("a", "b", "c", "final")}, "records and profile differ in their exits: a, b, c, final and blocks.0"),
     ],
 )

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from offramp.artifacts.base import Artifact, Provenance
 from offramp.policy import GRID
-from offramp.specs import EngineName, Mode, Region, SearchSpec, Spec
+from offramp.specs import EngineName, Mode, Precision, Region, SearchSpec, Spec
 
 
 class RunnerUp(Spec):
@@ -113,6 +113,8 @@ class Deployment(Artifact):
     engine: EngineName
     threads: int
     """0: as many as the machine has."""
+    precision: Precision = "fp32"
+    """Of the engine."""
     provenance: Provenance
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from offramp.artifacts.base import Artifact, Provenance
-from offramp.specs import EngineName, Spec
+from offramp.specs import EngineName, Precision, Spec
 
 
 class Measurement(Spec):
@@ -41,7 +41,7 @@ class Profile(Artifact):
     engine: EngineName
     engine_version: str
     threads: int
-    precision: str
+    precision: Precision
     device: str
     exits: tuple[str, ...]
     exit_stages: tuple[int, ...]

@@ -15,7 +15,7 @@ from offramp.errors import InputError
 from offramp.files import new_file
 from offramp.metrics import Counts
 from offramp.policy import GRID
-from offramp.specs import REGIONS, EngineName, explain
+from offramp.specs import REGIONS, EngineName, Precision, explain
 
 
 class RecordsInfo(Artifact):
@@ -29,7 +29,7 @@ class RecordsInfo(Artifact):
     exits: tuple[str, ...]
     images: tuple[str, ...]
     engine: EngineName
-    precision: str
+    precision: Precision
     provenance: Provenance
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from offramp.artifacts.base import Artifact, Provenance
-from offramp.specs import EngineName, Mode, Spec
+from offramp.specs import EngineName, Mode, Precision, Spec
 
 
 class Frame(Spec):
@@ -40,7 +40,7 @@ class RunLog(Artifact):
     exits: tuple[str, ...]
     engine: EngineName
     threads: int
-    precision: str = "fp32"
+    precision: Precision = "fp32"
     frames: tuple[Frame, ...]
     live: bool = False
     dropped: int = 0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from offramp.cli.options import Engine, Json, Threads, need, say, show
+from offramp.cli.options import ComputesIn, Engine, Json, Threads, need, say, show
 from offramp.console import print_table, showing_progress
 from offramp.errors import InputError
 from offramp.specs import Mode, Overlays
@@ -26,6 +26,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, val or test: search takes val only.")] = "val",
     engine: Engine = "onnxruntime",
     threads: Threads = 0,
+    precision: ComputesIn = "fp32",
     as_json: Json = False,
 ) -> None:
     """Ask every exit about every image of a split and record what it answered.
@@ -36,7 +37,7 @@ def evaluate(
     from offramp.metrics import iou, miou
 
     with showing_progress() as progress:
-        records = step(package, data, split, engine=engine, threads=threads, progress=progress)
+        records = step(package, data, split, engine=engine, threads=threads, precision=precision, progress=progress)
     records.save(out)
     sums = (records.correct.sum(axis=0), records.predicted.sum(axis=0), records.labelled.sum(axis=0)[None])
     means = dict(zip(records.info.exits, (float(value) for value in miou(*sums)), strict=True))
@@ -56,6 +57,7 @@ def profile(
     out: Annotated[Path, typer.Option(metavar="PROFILE", help="The profile file to make.")],
     engine: Engine = "onnxruntime",
     threads: Threads = 0,
+    precision: ComputesIn = "fp32",
     passes: Annotated[int, typer.Option(help="How often each step is timed.", min=1)] = 30,
     energy_seconds: Annotated[
         float | None,
@@ -71,7 +73,13 @@ def profile(
 
     with showing_progress() as progress:
         measured = step(
-            package, engine=engine, threads=threads, passes=passes, energy_seconds=energy_seconds, progress=progress
+            package,
+            engine=engine,
+            threads=threads,
+            precision=precision,
+            passes=passes,
+            energy_seconds=energy_seconds,
+            progress=progress,
         )
     measured.save(out)
     original = measured.original.median_ms if measured.original else None
@@ -140,6 +148,7 @@ def run(
     overlays: Annotated[Overlays, typer.Option(help="How images mixed with their labels are written.")] = "jpg",
     engine: Engine = "onnxruntime",
     threads: Threads = 0,
+    precision: ComputesIn = "fp32",
     as_json: Json = False,
 ) -> None:
     """Segment images with a package. Ctrl-C ends a camera's run; all that was answered is on disk.
@@ -154,7 +163,7 @@ def run(
 
     if mode is None and deadline_ms is not None and not load_manifest(package).deployments:
         mode = "anytime"  # the mode that a deadline makes sense in
-    predictor = Predictor(package, engine=engine, threads=threads, mode=mode)
+    predictor = Predictor(package, engine=engine, threads=threads, precision=precision, mode=mode)
     # A service manager that stops the device's program asks as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with showing_progress() as progress:
@@ -197,7 +206,7 @@ def run(
 def _expected_ms(predictor: Predictor, log: RunLog) -> float | None:
     """What the search expected of the deployment that ran; None without one, or where it was searched for other threads."""
     chosen = predictor.deployment
-    if chosen is None or (chosen.engine, chosen.threads) != (log.engine, log.threads):
+    if chosen is None or (chosen.engine, chosen.threads, chosen.precision) != (log.engine, log.threads, log.precision):
         return None
     return chosen.expected.latency_ms
 

@@ -11,10 +11,14 @@ import typer
 from pydantic import ValidationError
 
 from offramp.errors import InputError
-from offramp.specs import EngineName, Spec, explain
+from offramp.specs import EngineName, Precision, Spec, explain
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
 Engine = Annotated[EngineName, typer.Option(help="What runs the graphs.")]
+ComputesIn = Annotated[
+    Precision,
+    typer.Option("--precision", help="What the engine computes in. onnxruntime: fp32 alone; openvino: what the processor has."),
+]
 Threads = Annotated[int, typer.Option(help="Threads of the engine; 0: all.", min=0, max=1024)]
 
 S = TypeVar("S", bound=Spec)

@@ -167,8 +167,8 @@ def replay(records: Records, deployment: Deployment) -> Replay:
 
 
 def comparable(profile: Profile, deployment: Deployment) -> bool:
-    """Whether the deployment's latencies were estimated for the engine and threads of this profile."""
-    return (profile.engine, profile.threads) == (deployment.engine, deployment.threads)
+    """Whether the deployment's latencies were estimated for the engine, precision and threads of this profile."""
+    return all(getattr(profile, name) == getattr(deployment, name) for name in ("engine", "precision", "threads"))
 
 
 def overfitting(history: History) -> str:

@@ -198,8 +198,8 @@ def _deployment_tiles(parts: Parts, deployment: Deployment) -> list[tuple[str, s
 
 
 def _engine(part: Any) -> str:
-    """`onnxruntime, 2 threads`, of anything that names its engine."""
-    return f"{part.engine}, {_count(part.threads, 'thread') if part.threads else 'all threads'}"
+    """`onnxruntime, fp32, 2 threads`, of anything that names its engine."""
+    return f"{part.engine}, {part.precision}, {_count(part.threads, 'thread') if part.threads else 'all threads'}"
 
 
 def _share_rows(parts: Parts) -> list[tuple[str, list[float | None]]]:

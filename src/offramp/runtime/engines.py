@@ -10,18 +10,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.metadata import version
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from offramp.artifacts import GraphEntry, HeadEntry, Manifest, load_manifest
 from offramp.errors import InputError
-from offramp.specs import EngineName
+from offramp.specs import EngineName, Precision
 
 Tensor = Any
 """A tensor as an engine holds it."""
@@ -38,7 +39,7 @@ class Engine(Protocol):
     """What runs graphs."""
 
     name: EngineName
-    precision: str
+    precision: Precision
     threads: int
 
     def load(self, path: Path, entry: GraphEntry) -> Graph:
@@ -51,15 +52,53 @@ class Engine(Protocol):
         """An output as an array of its own."""
 
 
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider of ONNX Runtime."""
+
+    name: str
+    device: str
+    """Where its tensors lie, as ONNX Runtime calls it."""
+    precisions: tuple[Precision, ...]
+    options: Callable[[Precision], list[tuple[str, dict[str, str]]]]
+    """The providers that a session asks for, in order, with their options."""
+
+
+def _cuda_options(_precision: Precision) -> list[tuple[str, dict[str, str]]]:
+    # Left alone it would compute float32 convolutions in TensorFloat-32, with 10 bits of mantissa.
+    return [("CUDAExecutionProvider", {"use_tf32": "0", "cudnn_conv_algo_search": "EXHAUSTIVE"})]
+
+
+def _tensorrt_options(precision: Precision) -> list[tuple[str, dict[str, str]]]:
+    half = {"trt_fp16_enable": "1" if precision == "fp16" else "0", "trt_bf16_enable": "1" if precision == "bf16" else "0"}
+    return [("TensorrtExecutionProvider", half), *_cuda_options(precision)]
+
+
+PROVIDERS: dict[EngineName, Provider] = {
+    "onnxruntime": Provider("CPUExecutionProvider", "cpu", ("fp32",), lambda _precision: [("CPUExecutionProvider", {})]),
+    "onnxruntime-cuda": Provider("CUDAExecutionProvider", "cuda", ("fp32",), _cuda_options),
+    "onnxruntime-tensorrt": Provider("TensorrtExecutionProvider", "cuda", ("fp32", "bf16", "fp16"), _tensorrt_options),
+}
+"""The engines that are ONNX Runtime, by name. TensorRT picks its own kernels for float32, TensorFloat-32 ones too."""
+
+
 class OnnxRuntime:
-    """ONNX Runtime on the CPU, float32."""
+    """ONNX Runtime, on the CPU or on a GPU."""
 
-    name: EngineName = "onnxruntime"
-    precision = "fp32"
-
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, precision: Precision, name: EngineName = "onnxruntime") -> None:
         import onnxruntime  # noqa: PLC0415 - an engine is loaded when it is chosen
 
+        provider = PROVIDERS[name]
+        _require_precision(name, precision, provider.precisions)
+        offered = onnxruntime.get_available_providers()
+        if provider.name not in offered:
+            raise InputError(
+                f"the installed onnxruntime cannot do {name}: it has no {provider.name}, only {', '.join(offered)}; "
+                f"on a machine with an NVIDIA GPU: pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+            )
+        self.name: EngineName = name
+        self.precision: Precision = precision
+        self._device, self._providers = provider.device, provider.options(precision)
         self._module = onnxruntime
         self.threads = threads
         self._options = onnxruntime.SessionOptions()
@@ -77,25 +116,31 @@ class OnnxRuntime:
 
     def load(self, path: Path, entry: GraphEntry) -> Graph:
         """Open a session."""
-        session = self._module.InferenceSession(str(path), self._options, providers=["CPUExecutionProvider"])
+        session = self._module.InferenceSession(str(path), self._options, providers=self._providers)
+        # A GPU's libraries may be missing although the provider is there; ONNX Runtime would take the CPU without a word.
+        if session.get_providers()[0] != self._providers[0][0]:
+            raise InputError(f"{self._providers[0][0]} does not start here (its libraries or the GPU are missing)")
         binding = session.io_binding()
         bound: dict[str, Tensor] = {}
         made: dict[str, Tensor] = {}
 
         def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
             given = {name: inputs[name] for name in entry.inputs}
-            if not made:
-                # The first run finds out the outputs' types and makes their buffers, which all later runs write into.
-                made.update(zip(entry.outputs, session.run_with_ort_values(list(entry.outputs), given), strict=True))
-                for name, tensor in made.items():
-                    binding.bind_ortvalue_output(name, tensor)
-                return dict(made)
             for name, tensor in given.items():
                 # Between stages the same buffers come again and again; only the image is new.
                 if bound.get(name) is not tensor:
                     binding.bind_ortvalue_input(name, tensor)
                     bound[name] = tensor
+            if made:
+                session.run_with_iobinding(binding)
+                return dict(made)
+            # The first run finds out the outputs' types and makes their buffers, which all later runs write into.
+            for name in entry.outputs:
+                binding.bind_output(name, self._device)
             session.run_with_iobinding(binding)
+            made.update(zip(entry.outputs, binding.get_outputs(), strict=True))
+            for name, tensor in made.items():
+                binding.bind_ortvalue_output(name, tensor)
             return dict(made)
 
         return run
@@ -121,13 +166,16 @@ def _make_shared_arena() -> None:
     onnxruntime.create_and_register_allocator(cpu, growth)
 
 
+HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+"""OpenVINO's names."""
+
+
 class OpenVino:
-    """OpenVINO on the CPU, float32: left alone it would take bfloat16 on some processors without a word."""
+    """OpenVINO on the CPU. Left alone it would take bfloat16 on some processors without a word, so it is always told."""
 
     name: EngineName = "openvino"
-    precision = "fp32"
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, precision: Precision) -> None:
         try:
             import openvino  # noqa: PLC0415 - an optional extra
         except ImportError as error:
@@ -135,8 +183,11 @@ class OpenVino:
         self._module = openvino
         self.threads = threads
         self._core = openvino.Core()
+        able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        _require_precision("openvino", precision, [name for name in HINTS if name.upper() in able], "on this processor")
+        self.precision: Precision = precision
         self._options = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": HINTS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "PERFORMANCE_HINT": "LATENCY",
             "NUM_STREAMS": 1,
@@ -163,25 +214,45 @@ class OpenVino:
         return np.array(tensor.data)
 
 
-ENGINES: dict[EngineName, Callable[[int], Engine]] = {"onnxruntime": OnnxRuntime, "openvino": OpenVino}
+def _require_precision(engine: EngineName, precision: Precision, able: Sequence[Precision], where: str = "") -> None:
+    if precision in able:
+        return
+    others = [name for name, provider in PROVIDERS.items() if precision in provider.precisions]
+    others += ["openvino"] if engine != "openvino" else []
+    elsewhere = f", or an engine that may have it: {', '.join(others)}" if others else ""
+    raise InputError(
+        f"{engine} does not compute in {precision}{' ' * bool(where)}{where}, but in {', '.join(able)}; take that{elsewhere}"
+    )
 
 
-def open_engine(name: EngineName, threads: int = 0) -> Engine:
+ENGINES: dict[EngineName, Callable[[int, Precision], Engine]] = {
+    "onnxruntime": OnnxRuntime,
+    "openvino": OpenVino,
+    "onnxruntime-cuda": partial(OnnxRuntime, name="onnxruntime-cuda"),
+    "onnxruntime-tensorrt": partial(OnnxRuntime, name="onnxruntime-tensorrt"),
+}
+
+
+def open_engine(name: EngineName, threads: int = 0, precision: Precision = "fp32") -> Engine:
     """Start an engine.
 
     Args:
         name: see `ENGINES`.
         threads: 0 for all processors that this process may use.
+        precision: what it computes in.
 
     Raises:
-        InputError: unknown, not installed, or a number of threads that makes no sense.
+        InputError: unknown, not installed, without the hardware, a precision that it or the processor does not have, or a
+            number of threads that makes no sense.
 
     """
     if name not in ENGINES:
         raise InputError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
+    if precision not in get_args(Precision):
+        raise InputError(f"unknown precision {precision!r}; there are {', '.join(get_args(Precision))}")
     if not 0 <= threads <= 1024:
         raise InputError(f"threads must be from 1 to 1024, or 0 for all, got {threads}")
-    return ENGINES[name](threads or usable_processors())
+    return ENGINES[name](threads or usable_processors(), precision)
 
 
 def usable_processors() -> int:
@@ -194,7 +265,11 @@ def usable_processors() -> int:
 
 def engine_version(name: EngineName) -> str:
     """The installed version of an engine."""
-    return version(name)
+    module, _, provider = name.partition("-")
+    for package in (f"{module}-gpu", module) if provider else (module, f"{module}-gpu"):
+        with suppress(PackageNotFoundError):
+            return version(package)
+    return "unknown"  # built by the user
 
 
 @dataclass

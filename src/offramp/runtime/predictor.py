@@ -24,7 +24,7 @@ from offramp.errors import InputError
 from offramp.policy import image_score
 from offramp.runtime.engines import ExitAnswer, StagedNetwork, open_engine
 from offramp.runtime.pace import Pace
-from offramp.specs import REGIONS, EngineName, Mode, Size
+from offramp.specs import REGIONS, EngineName, Mode, Precision, Size
 
 RISK = 0.01
 """With which the deadline of an image may be missed by exits that are begun: shared by all but the first, which each image may
@@ -61,20 +61,23 @@ class Predictor:
         *,
         engine: EngineName = "onnxruntime",
         threads: int = 0,
+        precision: Precision = "fp32",
         mode: Mode | None = None,
     ) -> None:
         """Load what the package's mode needs.
 
         Args:
             package: a folder that `offramp export` or `offramp trim` made.
-            engine: onnxruntime or openvino.
+            engine: onnxruntime, openvino, onnxruntime-cuda or onnxruntime-tensorrt.
             threads: 0 for all processors.
+            precision: what the engine computes in: fp32, bf16 or fp16.
             mode: budgeted, anytime or input-dependent; by default that of the package's first deployment, and without one
                 budgeted. What the package's deployments do not say has defaults: the deepest exit for budgeted, every exit
                 for anytime.
 
         Raises:
-            InputError: no package, a damaged one, an unknown mode, or one that it has no thresholds for.
+            InputError: no package, a damaged one, an engine or a precision that is not to be had, an unknown mode, or one that
+                it has no thresholds for.
 
         """
         if mode is not None and mode not in get_args(Mode):
@@ -89,7 +92,7 @@ class Predictor:
             )
         every = self.manifest.exits
         self.exits = self.deployment.exits if self.deployment else every[-1 if self.mode == "budgeted" else 0 :]
-        self.network = StagedNetwork(Path(package), open_engine(engine, threads), self.exits, manifest=self.manifest)
+        self.network = StagedNetwork(Path(package), open_engine(engine, threads, precision), self.exits, manifest=self.manifest)
         self._way = self._ways()
         self._pace = Pace(RISK / max(1, len(self.exits) - 1))
         self._lock = Lock()

@@ -93,6 +93,7 @@ def search(
         package_id=profile.package_id,
         engine=profile.engine,
         threads=profile.threads,
+        precision=profile.precision,
         provenance=Provenance.now(
             "search", inputs={**inputs, "package": profile.package_id}, options=spec.model_dump(mode="json")
         ),
@@ -221,6 +222,11 @@ def _evidence(records: Records, profile: Profile) -> Evidence:
         raise InputError(
             f"records and profile differ in their exits: {', '.join(info.exits)} and {', '.join(profile.exits)}; "
             f"evaluate and profile the same package again"
+        )
+    if info.precision != profile.precision:
+        raise InputError(
+            f"the records are of answers in {info.precision}, the profile of times in {profile.precision}: nothing runs so; "
+            f"evaluate and profile with the same --precision"
         )
     if not records.labelled.any():
         raise InputError(
