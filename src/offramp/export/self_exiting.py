@@ -111,6 +111,16 @@ def self_exiting(package: Path, *, feed_thresholds: bool = False) -> onnx.ModelP
         )
     if feed_thresholds and not plan.thresholds:
         raise InputError(f"one exit, {plan.heads[0].exit}, needs no thresholds, so none can be fed")
+    return put_together(package, manifest, plan, feed_thresholds=feed_thresholds)
+
+
+def put_together(package: Path, manifest: Manifest, plan: Plan, *, feed_thresholds: bool = False) -> onnx.ModelProto:
+    """One graph of the exits of a plan, as `self_exiting` describes it.
+
+    Raises:
+        InputError: graphs that do not fit together.
+
+    """
     assembly = _Assembly(package, manifest, plan)
     nodes, weights = assembly.level(0, OUTPUTS)
     width, height = manifest.size
