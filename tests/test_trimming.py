@@ -167,3 +167,29 @@ def test_it_needs_a_package_and_a_deployment(package, deploy, tmp_path):
         trim(tmp_path / "nothing", deploy(0), tmp_path / "out")
     with pytest.raises(InputError, match="says it is 'package'"):
         trim(package, package / MANIFEST, tmp_path / "out")
+
+
+@pytest.mark.parametrize("indices", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
+def test_merged_stages_answer_as_the_stages_do(package, deploy, tmp_path, indices):
+    merge_stages = pytest.importorskip("offramp.export.joining").merge_stages
+    ways = {"apart": None, "together": merge_stages}
+    apart, together = (trim(package, deploy(*indices), tmp_path / name, merge=merge) for name, merge in ways.items())
+    places = sorted({head.stage for head in apart.heads})
+    assert len(together.stages) == len(places)
+    assert [head.stage for head in together.heads] == [places.index(head.stage) for head in apart.heads]
+    assert sum(stage.macs for stage in together.stages) == sum(stage.macs for stage in apart.stages)
+    image = np.random.default_rng(8).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    networks = (StagedNetwork(tmp_path / name, open_engine("onnxruntime", 1)) for name in ways)
+    for one, other in zip(*(network.iter_exits(image) for network in networks), strict=True):
+        assert one.exit == other.exit
+        np.testing.assert_allclose(other.confidence, one.confidence, atol=1e-5)
+        assert (one.labels() == other.labels()).mean() > 0.999
+
+
+def test_merged_stages_give_only_what_is_taken(package, deploy, tmp_path):
+    merge_stages = pytest.importorskip("offramp.export.joining").merge_stages
+    trimmed = trim(package, deploy(0, 2), tmp_path / "out", merge=merge_stages)
+    assert [stage.file for stage in trimmed.stages] == ["stage-0.onnx", "stage-1.onnx"]
+    taken = {name for part in (*trimmed.heads, *trimmed.stages[1:]) for name in part.inputs}
+    assert {name for stage in trimmed.stages for name in stage.outputs} == taken - {trimmed.stages[0].inputs[0]}
+    assert len(files(tmp_path / "out")) == 7  # manifest, two stages, two heads, two label maps

@@ -1,9 +1,9 @@
-"""The study's first table: every exit's mIoU on test beside its time, on one device.
+"""The study's first table: every exit's mIoU beside its time, on one device.
 
     python benchmarks/study/table.py runs/study --packages runs/packages --out docs/results.json
 
 For each finished run of exits: `offramp export STUDY/NAME --out PACKAGES/NAME`, then `offramp profile PACKAGES/NAME --threads 1
---out PACKAGES/NAME.here.profile`; this command joins both. mIoU is that of training's own measurement, on whole images of test.
+--out PACKAGES/NAME.here.profile`; this command joins both. mIoU is that of training's own measurement, on whole images.
 """
 
 from __future__ import annotations
@@ -24,13 +24,17 @@ def joined(run: dict[str, Any], original: dict[str, Any] | None, costs: Profile)
     assert costs.original
     whole = costs.original.median_ms
     times = {name: costs.latency_ms((name,)) for name in costs.exits}
-    exits = {name: {"miou": run["miou"]["test"][name], "ms": ms, "of_original": ms / whole} for name, ms in times.items()}
+    exits = {
+        name: {"val": run["miou"]["val"][name], "test": run["miou"]["test"][name], "ms": ms, "of_original": ms / whole}
+        for name, ms in times.items()
+    }
+    alone = {split: original["miou"][split]["final"] if original else None for split in ("val", "test")}
     return {
         "device": costs.device,
         "engine": f"{costs.engine} {costs.engine_version}",
         "precision": costs.precision,
         "threads": costs.threads,
-        "original": {"ms": whole, "miou": original["miou"]["test"]["final"] if original else None},
+        "original": alone | {"ms": whole},
         "exits": exits,
     }
 
@@ -53,15 +57,17 @@ def main() -> None:
     for name, one in found.items():
         alone = one["original"] | {"of_original": 1.0}
         rows = [line(what, each) for what, each in {**one["exits"], "trained without exits": alone}.items()]
-        print_table(f"{name}: {one['engine']}, {one['threads']} threads", ["exit", "mIoU, %", "ms", "of it", "faster"], rows)
+        print_table(
+            f"{name}: {one['engine']}, {one['threads']} threads", ["exit", "val", "test", "ms", "of it", "faster"], rows
+        )
 
 
 def line(what: str, each: dict[str, float | None]) -> list[str]:
     """A row of the table."""
     ratio = each["of_original"]
     assert ratio
-    miou = "" if each["miou"] is None else f"{100 * each['miou']:.1f}"
-    return [what, miou, f"{each['ms']:.1f}", f"{ratio:.2f}", f"{1 / ratio:.2f}x"]
+    mious = ("" if each[split] is None else f"{100 * (each[split] or 0):.1f}" for split in ("val", "test"))
+    return [what, *mious, f"{each['ms']:.1f}", f"{ratio:.2f}", f"{1 / ratio:.2f}x"]
 
 
 if __name__ == "__main__":

@@ -1,26 +1,42 @@
 """The step `trim`: a package and a deployment -> the package of the chosen exits alone.
 
-Only the manifest is edited and files are left out, so it works on the device, without torch or ONNX tools.
+Only the manifest is edited and files are left out, so it works on the device, without torch or ONNX tools. Who has
+these can have stages merged.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from offramp.artifacts import MANIFEST, Deployment, Manifest, Provenance, load_json, load_manifest, require_same_package
+from offramp.artifacts import (
+    MANIFEST,
+    Deployment,
+    GraphEntry,
+    HeadEntry,
+    Manifest,
+    Provenance,
+    load_json,
+    load_manifest,
+    require_same_package,
+)
 from offramp.errors import InputError
 from offramp.files import check_replaceable, new_folder, sha256_of
 
+Merge = Callable[[Path, Manifest, Sequence[HeadEntry]], Sequence[tuple[GraphEntry, bytes]]]
+"""From a package, its manifest and some heads to the stages that they need, as the manifest says them, and their files."""
 
-def trim(package: Path, deployment: Path, out: Path) -> Manifest:
+
+def trim(package: Path, deployment: Path, out: Path, *, merge: Merge | None = None) -> Manifest:
     """Write the package `out` with the stages and heads that the deployment uses.
 
     Args:
         package: an overprovisioned package.
         deployment: a file that `offramp search` made for it.
         out: the new package; an earlier one of that name is replaced, unless it is `package` itself.
+        merge: `export.joining.merge_stages`, to make one graph of the stages that no chosen exit lies between.
 
     Raises:
         InputError: the parts do not belong together, or something else stands at `out`.
@@ -36,6 +52,13 @@ def trim(package: Path, deployment: Path, out: Path) -> Manifest:
     if [head.stage for head in heads] != sorted(head.stage for head in heads):
         raise InputError(f"damaged deployment {deployment}: its exits are not in order of depth; search again")
     stages = manifest.stages[: heads[-1].stage + 1]
+    made: dict[str, bytes] = {}
+    if merge is not None:
+        merged = merge(package, manifest, heads)
+        places = sorted({head.stage for head in heads})
+        heads = tuple(head.model_copy(update={"stage": places.index(head.stage)}) for head in heads)
+        stages = tuple(entry for entry, _ in merged)
+        made = {entry.file: content for entry, content in merged}
     needed = {head.labels for head in heads}
     labels = tuple(entry for entry in manifest.labels if entry.file in needed)
     package_id = hashlib.sha256("".join(graph.sha256 for graph in (*stages, *heads, *labels)).encode()).hexdigest()
@@ -54,6 +77,9 @@ def trim(package: Path, deployment: Path, out: Path) -> Manifest:
     )
     with new_folder(out, marker=MANIFEST) as folder:
         for graph in (*stages, *heads, *labels):
-            shutil.copyfile(package / graph.file, folder / graph.file)
+            if graph.file in made:
+                (folder / graph.file).write_bytes(made[graph.file])
+            else:
+                shutil.copyfile(package / graph.file, folder / graph.file)
         trimmed.save(folder / MANIFEST)
     return trimmed

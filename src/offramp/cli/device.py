@@ -117,6 +117,9 @@ def trim(
     package: Annotated[Path, typer.Argument(metavar="PACKAGE", help="A package with all its exits.")],
     deployment: Annotated[Path, typer.Argument(metavar="DEPLOYMENT", help="What search chose for it.")],
     out: Annotated[Path, typer.Option(metavar="PACKAGE", help="The package of the chosen exits.")],
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Make one graph of stages that no chosen exit lies between: faster; needs onnx.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Keep the chosen exits and thresholds, leave the rest out.
@@ -125,7 +128,11 @@ def trim(
     """
     from offramp.trimming import trim as step
 
-    trimmed = step(package, deployment, out)
+    if merge:
+        need("onnx", extra="train")
+        from offramp.export.joining import merge_stages
+
+    trimmed = step(package, deployment, out, merge=merge_stages if merge else None)
     size = sum(file.stat().st_size for file in out.iterdir())
     values = {"package": str(out), "package_id": trimmed.package_id, "exits": list(trimmed.exits), "bytes": size}
     show(as_json, values, lambda: say(f"{out}: {', '.join(trimmed.exits)}; {size / 1e6:.2f} MB"))

@@ -9,7 +9,7 @@ Only `onnx` is needed: the graphs are the package's files, renamed and put toget
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -21,6 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from offramp.artifacts import MANIFEST, HeadEntry, Manifest, load_manifest
 from offramp.errors import InputError
+from offramp.export.joining import common_opsets, renamed
 from offramp.export.stages import Piece, subgraph
 from offramp.files import new_file
 from offramp.policy import GRID, MEAN, STEPS
@@ -135,7 +136,7 @@ def put_together(package: Path, manifest: Manifest, plan: Plan, *, feed_threshol
         graph,
         producer_name="offramp",
         producer_version=version("offramp"),
-        opset_imports=_opsets(models),
+        opset_imports=common_opsets(models),
         ir_version=max(model.ir_version for model in models),
     )
     helper.set_model_props(model, _metadata(manifest, plan))
@@ -236,11 +237,11 @@ class _Assembly:
         own = f"exit-{number}"
         piece, taken = self.heads[number], self.taken(self.heads[number])
         parts = [
-            _renamed(self.stages[index].model.graph, f"stage-{index}/", self.taken(self.stages[index]))
+            renamed(self.stages[index].model.graph, f"stage-{index}/", self.taken(self.stages[index]))
             for index in range(begun, head.stage + 1)
             if index in self.stages
         ]
-        parts.append(_renamed(piece.model.graph, f"{own}/head/", taken))
+        parts.append(renamed(piece.model.graph, f"{own}/head/", taken))
         scores, sure = (taken.get(name, f"{own}/head/{name}") for name in piece.outputs)
         nodes = [node for part in parts for node in part.node] + _score(sure, f"{own}/policy/")
         weights = [tensor for part in parts for tensor in part.initializer]
@@ -264,7 +265,7 @@ class _Assembly:
         piece = self.labels[file]
         names = {piece.inputs[0]: scores, piece.outputs[0]: outputs[0], **self.shared_weights(file)}
         return [
-            *_renamed(piece.model.graph, f"exit-{number}/labels/", names).node,
+            *renamed(piece.model.graph, f"exit-{number}/labels/", names).node,
             helper.make_node("Identity", [f"exit-{number}/policy/score"], [outputs[1]]),
             helper.make_node("Identity", [f"number/{number}"], [outputs[2]]),
         ]
@@ -290,7 +291,7 @@ class _Assembly:
         matrices = [
             tensor
             for file, piece in self.labels.items()
-            for tensor in _renamed(piece.model.graph, "", self.shared_weights(file)).initializer
+            for tensor in renamed(piece.model.graph, "", self.shared_weights(file)).initializer
         ]
         return [*(numpy_helper.from_array(array, name) for name, array in constants.items()), *matrices]
 
@@ -321,41 +322,6 @@ def _outputs(names: Sequence[str], size: Size) -> list[onnx.ValueInfoProto]:
         (TensorProto.INT64, []),
     )
     return [helper.make_tensor_value_info(name, *kind) for name, kind in zip(names, types, strict=True)]
-
-
-def _renamed(graph: onnx.GraphProto, prefix: str, names: Mapping[str, str]) -> onnx.GraphProto:
-    """A copy of a graph with other names: those in `names` as they say, all others with the prefix."""
-    copy = onnx.GraphProto()
-    copy.CopyFrom(graph)
-    _rename(copy, prefix, names)
-    return copy
-
-
-def _rename(graph: onnx.GraphProto, prefix: str, names: Mapping[str, str]) -> None:
-    def rename(name: str) -> str:
-        return names.get(name, prefix + name) if name else ""
-
-    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        value.name = rename(value.name)
-    for node in graph.node:
-        node.name = prefix + node.name if node.name else ""
-        node.input[:] = map(rename, node.input)
-        node.output[:] = map(rename, node.output)
-        # The exporter's notes hold source lines and paths of the machine that exported.
-        node.ClearField("metadata_props")
-        node.ClearField("doc_string")
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                _rename(inner, prefix, names)
-
-
-def _opsets(models: Sequence[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:
-    """The versions of operators that all models share."""
-    found: dict[str, int] = {}
-    for opset in (opset for model in models for opset in model.opset_import):
-        if found.setdefault(opset.domain, opset.version) != opset.version:
-            raise InputError("the package's graphs use operators of different versions; export it again")
-    return [helper.make_opsetid(domain, number) for domain, number in found.items()]
 
 
 def _metadata(manifest: Manifest, plan: Plan) -> dict[str, str]:

@@ -1,0 +1,142 @@
+"""Graphs of a package put together again: stages that no exit lies between become one."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import onnx
+from onnx import helper
+
+from offramp.artifacts import GraphEntry, HeadEntry, Manifest
+from offramp.errors import InputError
+from offramp.export.stages import Piece, parameter_bytes, subgraph
+
+
+def merge_stages(package: Path, manifest: Manifest, heads: Sequence[HeadEntry]) -> list[tuple[GraphEntry, bytes]]:
+    """The stages that some heads need, those between two of the heads' stages as one graph.
+
+    Engines then optimise across what were seams, and copy and re-order less. Of what the stages make only what heads and later
+    stages take is left.
+
+    Args:
+        package: a folder.
+        manifest: its manifest.
+        heads: in order of depth.
+
+    Returns:
+        One graph for each of the stages at which heads stand, in order: what the manifest says of it, and its file's content.
+
+    Raises:
+        InputError: graphs that do not fit together.
+
+    """
+    wanted = {name for head in heads for name in head.inputs}
+    stages: dict[int, Piece] = {}
+    for index in reversed(range(heads[-1].stage + 1)):
+        needed = [name for name in manifest.stages[index].outputs if name in wanted]
+        if needed:
+            stages[index] = subgraph(onnx.load(package / manifest.stages[index].file), needed)
+            wanted |= set(stages[index].inputs)
+    merged = []
+    made: set[str] = set()
+    begin = 0
+    for number, end in enumerate(sorted({head.stage for head in heads})):
+        group = {index: stages[index] for index in range(begin, end + 1) if index in stages}
+        later = {name for index, stage in stages.items() if index > end for name in stage.inputs}
+        taken = {name for head in heads for name in head.inputs} | later
+        model, inputs, outputs = _merge(group, taken - made)
+        made |= set(outputs)
+        content = model.SerializeToString()
+        entry = GraphEntry(
+            file=f"stage-{number}.onnx",
+            sha256=hashlib.sha256(content).hexdigest(),
+            inputs=inputs,
+            outputs=outputs,
+            macs=sum(manifest.stages[index].macs for index in group),
+            parameter_bytes=parameter_bytes(model),
+        )
+        merged.append((entry, content))
+        begin = end + 1
+    return merged
+
+
+def _merge(stages: Mapping[int, Piece], wanted: set[str]) -> tuple[onnx.ModelProto, tuple[str, ...], tuple[str, ...]]:
+    """Stages in a row as one model; its inputs; those of the wanted tensors that they make, which are its outputs."""
+    last = {name: index for index, stage in stages.items() for name in stage.outputs}
+    names: dict[str, str] = {}  # from a tensor's name in the package to the name of its newest version here
+    given: dict[str, onnx.ValueInfoProto] = {}
+    left: dict[str, onnx.ValueInfoProto] = {}
+    graphs = []
+    for index, stage in stages.items():
+        values = {value.name: value for value in (*stage.model.graph.input, *stage.model.graph.output)}
+        for name in stage.inputs:
+            if name not in names:
+                names[name], given[name] = name, values[name]
+        # What an earlier graph gives need not be made again, even where it is.
+        own = {
+            name: name if last[name] == index and name in wanted and name not in given else f"stage-{index}/{name}"
+            for name in stage.outputs
+        }
+        graphs.append(renamed(stage.model.graph, f"stage-{index}/", {name: names[name] for name in stage.inputs} | own))
+        names |= own
+        left |= {name: values[name] for name in stage.outputs if own[name] == name}
+    graph = helper.make_graph(
+        [node for part in graphs for node in part.node],
+        "offramp",
+        list(given.values()),
+        list(left.values()),
+        [tensor for part in graphs for tensor in part.initializer],
+    )
+    models = [stage.model for stage in stages.values()]
+    model = helper.make_model(
+        graph,
+        producer_name="offramp",
+        producer_version=version("offramp"),
+        opset_imports=common_opsets(models),
+        ir_version=max(model.ir_version for model in models),
+    )
+    onnx.checker.check_model(model, full_check=True)
+    return model, tuple(given), tuple(left)
+
+
+def renamed(graph: onnx.GraphProto, prefix: str, names: Mapping[str, str]) -> onnx.GraphProto:
+    """A copy of a graph with other names: those in `names` as they say, all others with the prefix."""
+    copy = onnx.GraphProto()
+    copy.CopyFrom(graph)
+    _rename(copy, prefix, names)
+    return copy
+
+
+def _rename(graph: onnx.GraphProto, prefix: str, names: Mapping[str, str]) -> None:
+    def rename(name: str) -> str:
+        return names.get(name, prefix + name) if name else ""
+
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.name = rename(value.name)
+    for node in graph.node:
+        node.name = prefix + node.name if node.name else ""
+        node.input[:] = map(rename, node.input)
+        node.output[:] = map(rename, node.output)
+        # The exporter's notes hold source lines and paths of the machine that exported.
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+        for attribute in node.attribute:
+            for inner in (attribute.g, *attribute.graphs):
+                _rename(inner, prefix, names)
+
+
+def common_opsets(models: Sequence[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:
+    """The versions of operators that all models share.
+
+    Raises:
+        InputError: they do not share them.
+
+    """
+    found: dict[str, int] = {}
+    for opset in (opset for model in models for opset in model.opset_import):
+        if found.setdefault(opset.domain, opset.version) != opset.version:
+            raise InputError("the package's graphs use operators of different versions; export it again")
+    return [helper.make_opsetid(domain, number) for domain, number in found.items()]
