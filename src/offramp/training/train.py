@@ -334,7 +334,8 @@ def _train(
     network = network.to(world.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     if spec.compile:
         network.backbone.compile()
-    torch.backends.cudnn.benchmark = True  # all crops have one size, so trying what is fastest for it pays off
+    if world.device.type == "cuda":
+        torch.backends.cudnn.benchmark = True  # all crops have one size, so trying what is fastest for it pays off
     weights = class_weights(torch.from_numpy(splits.pixels)) if spec.class_weights else torch.ones(len(splits.pixels))
     scene = Scene(network, spec, weights.to(world.device), world)
     run = Run(
