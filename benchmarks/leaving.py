@@ -3,8 +3,8 @@
     python benchmarks/leaving.py PACKAGE [--threads 1,2] [--passes 30]
 
 For every exit, on both engines: its stages, head and label map one after another, as deployments run them, against the same in
-one graph that has no other exit (a network cut there and exported alone), pass by pass in turn; and with the stages up to there
-merged, as `offramp trim --merge` leaves a budgeted deployment. Deciding is all that a deployment does between graphs: reading
+one graph that has no other exit (a network cut there and exported alone), pass by pass in turn; and with stages and head merged
+into one, as `offramp trim --merge` leaves a budgeted deployment. Deciding is all that a deployment does between graphs: reading
 an exit's counts, its image score, comparing.
 """
 
@@ -50,11 +50,10 @@ def merged(package: Path, folder: Path, engine: Engine) -> dict[str, StagedNetwo
     for number, head in enumerate(manifest.heads):
         place = folder / f"merged-{number}"
         place.mkdir(exist_ok=True)
-        ((stage, content),) = merge_stages(package, manifest, [head])
+        ((stage, content),), within = merge_stages(package, manifest, [head])
         (place / stage.file).write_bytes(content)
-        for file in (head.file, head.labels):
-            shutil.copyfile(package / file, place / file)
-        alone = {"stages": (stage,), "heads": (head.model_copy(update={"stage": 0}),)}
+        shutil.copyfile(package / head.labels, place / head.labels)
+        alone = {"stages": (stage,), "heads": tuple(within)}
         networks[head.exit] = StagedNetwork(place, engine, [head.exit], manifest=manifest.model_copy(update=alone))
     return networks
 

@@ -8,6 +8,7 @@ import pytest
 
 from offramp.artifacts import MANIFEST, load_manifest
 from offramp.errors import InputError
+from offramp.profiling import profile
 from offramp.runtime.engines import StagedNetwork, open_engine
 from offramp.runtime.predictor import Predictor
 from offramp.trimming import trim
@@ -169,27 +170,49 @@ def test_it_needs_a_package_and_a_deployment(package, deploy, tmp_path):
         trim(package, package / MANIFEST, tmp_path / "out")
 
 
+@pytest.fixture
+def merge_stages():
+    return pytest.importorskip("offramp.export.joining").merge_stages
+
+
 @pytest.mark.parametrize("indices", [(0,), (1,), (2,), (0, 2), (0, 1, 2)])
-def test_merged_stages_answer_as_the_stages_do(package, deploy, tmp_path, indices):
-    merge_stages = pytest.importorskip("offramp.export.joining").merge_stages
+def test_merged_stages_answer_as_the_stages_do(package, deploy, tmp_path, merge_stages, indices):
     ways = {"apart": None, "together": merge_stages}
     apart, together = (trim(package, deploy(*indices), tmp_path / name, merge=merge) for name, merge in ways.items())
-    places = sorted({head.stage for head in apart.heads})
-    assert len(together.stages) == len(places)
-    assert [head.stage for head in together.heads] == [places.index(head.stage) for head in apart.heads]
-    assert sum(stage.macs for stage in together.stages) == sum(stage.macs for stage in apart.stages)
+    assert [stage.file for stage in together.stages] == [f"stage-{number}.onnx" for number in range(len(indices))]
+    assert [(head.file, head.stage) for head in together.heads] == [
+        (stage.file, number) for number, stage in enumerate(together.stages)
+    ]
+    for cost in ("macs", "parameter_bytes"):
+        before, after = (sum(getattr(graph, cost) for graph in (*one.stages, *one.heads)) for one in (apart, together))
+        assert 0 < after <= before, "what no head takes is not there"
     image = np.random.default_rng(8).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     networks = (StagedNetwork(tmp_path / name, open_engine("onnxruntime", 1)) for name in ways)
     for one, other in zip(*(network.iter_exits(image) for network in networks), strict=True):
         assert one.exit == other.exit
         np.testing.assert_allclose(other.confidence, one.confidence, atol=1e-5)
         assert (one.labels() == other.labels()).mean() > 0.999
+        assert one.steps_ms[f"head {one.exit}"] > other.steps_ms[f"head {one.exit}"] == 0
 
 
-def test_merged_stages_give_only_what_is_taken(package, deploy, tmp_path):
-    merge_stages = pytest.importorskip("offramp.export.joining").merge_stages
+def test_merged_stages_give_only_what_is_taken(package, deploy, tmp_path, merge_stages):
     trimmed = trim(package, deploy(0, 2), tmp_path / "out", merge=merge_stages)
-    assert [stage.file for stage in trimmed.stages] == ["stage-0.onnx", "stage-1.onnx"]
-    taken = {name for part in (*trimmed.heads, *trimmed.stages[1:]) for name in part.inputs}
-    assert {name for stage in trimmed.stages for name in stage.outputs} == taken - {trimmed.stages[0].inputs[0]}
-    assert len(files(tmp_path / "out")) == 7  # manifest, two stages, two heads, two label maps
+    answers = {name for head in trimmed.heads for name in head.outputs}
+    assert {name for stage in trimmed.stages for name in stage.outputs} == answers | set(trimmed.stages[1].inputs)
+    assert len(files(tmp_path / "out")) == 5  # manifest, two stages, two label maps
+
+
+def test_a_merged_package_is_profiled_and_not_merged_again(package, deploy, deployment_of, tmp_path, merge_stages):
+    trimmed = trim(package, deploy(0, 2), tmp_path / "out", merge=merge_stages)
+    costs = profile(tmp_path / "out", threads=1, passes=2, sysfs=tmp_path)
+    assert [(head.median_ms, head.memory_bytes) for head in costs.heads.values()] == [(0.0, 0)] * 2
+    assert all(head.macs for head in costs.heads.values())
+    assert costs.latency_ms(trimmed.exits) > 0
+    again = tmp_path / "again.json"
+    deployment_of(trimmed, mode="anytime", exits=trimmed.exits[1:]).save(again)
+    with pytest.raises(InputError, match="merged already"):
+        trim(tmp_path / "out", again, tmp_path / "more", merge=merge_stages)
+    assert len(trim(tmp_path / "out", again, tmp_path / "more").stages) == 2
+    self_exiting = pytest.importorskip("offramp.export.self_exiting").self_exiting
+    with pytest.raises(InputError, match="trimmed without --merge"):
+        self_exiting(tmp_path / "out")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from offramp.artifacts import GraphEntry, Measurement, Profile, Provenance, device_name
+from offramp.artifacts import GraphEntry, HeadEntry, Measurement, Profile, Provenance, device_name
 from offramp.energy import SYSFS, joules_of_one_run, open_meter
 from offramp.errors import InputError
 from offramp.progress import Progress, silent
@@ -91,12 +91,15 @@ def profile(
     asked = {"passes": passes} | ({} if energy_seconds is None else {"energy_seconds": energy_seconds})
 
     def measured(name: str, graph: GraphEntry) -> Measurement:
+        # A head within its stage's graph takes no time, memory or energy beside it.
+        within = isinstance(graph, HeadEntry) and manifest.within_stage(graph)
+        energy_mj = energy.millijoules.get(graph.file)
         return Measurement(
             times_ms=tuple(times[name]),
             macs=graph.macs,
             parameter_bytes=graph.parameter_bytes,
-            memory_bytes=None if base is None else max(0, metered.grown[graph.file]),
-            energy_mj=energy.millijoules.get(graph.file),
+            memory_bytes=None if base is None else 0 if within else max(0, metered.grown[graph.file]),
+            energy_mj=0.0 if within and energy_mj is not None else energy_mj,
         )
 
     return Profile(

@@ -25,8 +25,9 @@ from offramp.artifacts import (
 from offramp.errors import InputError
 from offramp.files import check_replaceable, new_folder, sha256_of
 
-Merge = Callable[[Path, Manifest, Sequence[HeadEntry]], Sequence[tuple[GraphEntry, bytes]]]
-"""From a package, its manifest and some heads to the stages that they need, as the manifest says them, and their files."""
+Merge = Callable[[Path, Manifest, Sequence[HeadEntry]], tuple[Sequence[tuple[GraphEntry, bytes]], Sequence[HeadEntry]]]
+"""From a package, its manifest and some heads to the stages that they need, as the manifest says them, with their files, and to
+the heads within them."""
 
 
 def trim(package: Path, deployment: Path, out: Path, *, merge: Merge | None = None) -> Manifest:
@@ -36,7 +37,7 @@ def trim(package: Path, deployment: Path, out: Path, *, merge: Merge | None = No
         package: an overprovisioned package.
         deployment: a file that `offramp search` made for it.
         out: the new package; an earlier one of that name is replaced, unless it is `package` itself.
-        merge: `export.joining.merge_stages`, to make one graph of the stages that no chosen exit lies between.
+        merge: `export.joining.merge_stages`, to make one graph of what runs between one exit and the next.
 
     Raises:
         InputError: the parts do not belong together, or something else stands at `out`.
@@ -54,9 +55,8 @@ def trim(package: Path, deployment: Path, out: Path, *, merge: Merge | None = No
     stages = manifest.stages[: heads[-1].stage + 1]
     made: dict[str, bytes] = {}
     if merge is not None:
-        merged = merge(package, manifest, heads)
-        places = sorted({head.stage for head in heads})
-        heads = tuple(head.model_copy(update={"stage": places.index(head.stage)}) for head in heads)
+        merged, within = merge(package, manifest, heads)
+        heads = tuple(within)
         stages = tuple(entry for entry, _ in merged)
         made = {entry.file: content for entry, content in merged}
     needed = {head.labels for head in heads}

@@ -86,6 +86,10 @@ class Manifest(Artifact):
         """Names of all exits, in order of depth."""
         return tuple(head.exit for head in self.heads)
 
+    def within_stage(self, head: HeadEntry) -> bool:
+        """Whether the head's outputs come with its stage's, from one graph; the head then takes no inputs of its own."""
+        return head.file == self.stages[head.stage].file
+
     def head(self, name: str) -> HeadEntry:
         """The head of an exit.
 
@@ -108,6 +112,9 @@ class Manifest(Artifact):
             raise ValueError("two exits have the same name")
         if any(head.labels not in graphs for head in self.heads):
             raise ValueError("a head names a labels graph that is not there")
+        for head in self.heads:
+            if self.within_stage(head) and not set(head.outputs) <= set(self.stages[head.stage].outputs):
+                raise ValueError(f"the graph {head.file} does not give what the head of {head.exit} gives")
         if len(self.palette) != len(self.classes):
             raise ValueError("the palette must have one colour for each class")
         return self

@@ -118,7 +118,7 @@ def trim(
     deployment: Annotated[Path, typer.Argument(metavar="DEPLOYMENT", help="What search chose for it.")],
     out: Annotated[Path, typer.Option(metavar="PACKAGE", help="The package of the chosen exits.")],
     merge: Annotated[
-        bool, typer.Option("--merge", help="Make one graph of stages that no chosen exit lies between: faster; needs onnx.")
+        bool, typer.Option("--merge", help="One graph of all that runs between one exit and the next: faster; needs onnx.")
     ] = False,
     as_json: Json = False,
 ) -> None:

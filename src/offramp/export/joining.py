@@ -1,4 +1,4 @@
-"""Graphs of a package put together again: stages that no exit lies between become one."""
+"""Graphs of a package put together again: what runs between one exit and the next becomes one."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from offramp.errors import InputError
 from offramp.export.stages import Piece, parameter_bytes, subgraph
 
 
-def merge_stages(package: Path, manifest: Manifest, heads: Sequence[HeadEntry]) -> list[tuple[GraphEntry, bytes]]:
-    """The stages that some heads need, those between two of the heads' stages as one graph.
+def merge_stages(
+    package: Path, manifest: Manifest, heads: Sequence[HeadEntry]
+) -> tuple[list[tuple[GraphEntry, bytes]], list[HeadEntry]]:
+    """All that is run between one exit and the next as one graph: the stages up to a head's and the head.
 
     Engines then optimise across what were seams, and copy and re-order less. Of what the stages make only what heads and later
-    stages take is left.
+    stages take is left. Label maps stay graphs of their own: they are made only where an image leaves.
 
     Args:
         package: a folder.
@@ -28,11 +30,15 @@ def merge_stages(package: Path, manifest: Manifest, heads: Sequence[HeadEntry]) 
 
     Returns:
         One graph for each of the stages at which heads stand, in order: what the manifest says of it, and its file's content.
+        And the heads, which are within them.
 
     Raises:
-        InputError: graphs that do not fit together.
+        InputError: graphs that do not fit together, or have been merged already.
 
     """
+    if any(manifest.within_stage(head) for head in manifest.heads):
+        raise InputError(f"the stages of {package} have been merged already; merge those of the package that it was made of")
+    cut = {head.exit: Piece(onnx.load(package / head.file), head.inputs, head.outputs) for head in heads}
     wanted = {name for head in heads for name in head.inputs}
     stages: dict[int, Piece] = {}
     for index in reversed(range(heads[-1].stage + 1)):
@@ -40,14 +46,17 @@ def merge_stages(package: Path, manifest: Manifest, heads: Sequence[HeadEntry]) 
         if needed:
             stages[index] = subgraph(onnx.load(package / manifest.stages[index].file), needed)
             wanted |= set(stages[index].inputs)
-    merged = []
+    merged, within = [], []
     made: set[str] = set()
     begin = 0
     for number, end in enumerate(sorted({head.stage for head in heads})):
-        group = {index: stages[index] for index in range(begin, end + 1) if index in stages}
+        here = [head for head in heads if head.stage == end]
+        group = {f"stage-{index}": stages[index] for index in range(begin, end + 1) if index in stages}
+        group |= {f"head-{place}": cut[head.exit] for place, head in enumerate(here)}
         later = {name for index, stage in stages.items() if index > end for name in stage.inputs}
-        taken = {name for head in heads for name in head.inputs} | later
-        model, inputs, outputs = _merge(group, taken - made)
+        later |= {name for head in heads if head.stage > end for name in head.inputs}
+        answers = {name for head in here for name in head.outputs}
+        model, inputs, outputs = _merge(group, (later | answers) - made)
         made |= set(outputs)
         content = model.SerializeToString()
         entry = GraphEntry(
@@ -55,34 +64,36 @@ def merge_stages(package: Path, manifest: Manifest, heads: Sequence[HeadEntry]) 
             sha256=hashlib.sha256(content).hexdigest(),
             inputs=inputs,
             outputs=outputs,
-            macs=sum(manifest.stages[index].macs for index in group),
-            parameter_bytes=parameter_bytes(model),
+            macs=sum(manifest.stages[index].macs for index in range(begin, end + 1) if index in stages),
+            parameter_bytes=parameter_bytes(model) - sum(head.parameter_bytes for head in here),
         )
         merged.append((entry, content))
+        moved = {"file": entry.file, "sha256": entry.sha256, "inputs": (), "stage": number}
+        within += [head.model_copy(update=moved) for head in here]
         begin = end + 1
-    return merged
+    return merged, within
 
 
-def _merge(stages: Mapping[int, Piece], wanted: set[str]) -> tuple[onnx.ModelProto, tuple[str, ...], tuple[str, ...]]:
-    """Stages in a row as one model; its inputs; those of the wanted tensors that they make, which are its outputs."""
-    last = {name: index for index, stage in stages.items() for name in stage.outputs}
+def _merge(pieces: Mapping[str, Piece], wanted: set[str]) -> tuple[onnx.ModelProto, tuple[str, ...], tuple[str, ...]]:
+    """Stages and heads in a row as one model; its inputs; those of the wanted tensors that they make, which are its outputs."""
+    last = {name: prefix for prefix, piece in pieces.items() for name in piece.outputs}
     names: dict[str, str] = {}  # from a tensor's name in the package to the name of its newest version here
     given: dict[str, onnx.ValueInfoProto] = {}
     left: dict[str, onnx.ValueInfoProto] = {}
     graphs = []
-    for index, stage in stages.items():
-        values = {value.name: value for value in (*stage.model.graph.input, *stage.model.graph.output)}
-        for name in stage.inputs:
+    for prefix, piece in pieces.items():
+        values = {value.name: value for value in (*piece.model.graph.input, *piece.model.graph.output)}
+        for name in piece.inputs:
             if name not in names:
                 names[name], given[name] = name, values[name]
         # What an earlier graph gives need not be made again, even where it is.
         own = {
-            name: name if last[name] == index and name in wanted and name not in given else f"stage-{index}/{name}"
-            for name in stage.outputs
+            name: name if last[name] == prefix and name in wanted and name not in given else f"{prefix}/{name}"
+            for name in piece.outputs
         }
-        graphs.append(renamed(stage.model.graph, f"stage-{index}/", {name: names[name] for name in stage.inputs} | own))
+        graphs.append(renamed(piece.model.graph, f"{prefix}/", {name: names[name] for name in piece.inputs} | own))
         names |= own
-        left |= {name: values[name] for name in stage.outputs if own[name] == name}
+        left |= {name: values[name] for name in piece.outputs if own[name] == name}
     graph = helper.make_graph(
         [node for part in graphs for node in part.node],
         "offramp",
@@ -90,7 +101,7 @@ def _merge(stages: Mapping[int, Piece], wanted: set[str]) -> tuple[onnx.ModelPro
         list(left.values()),
         [tensor for part in graphs for tensor in part.initializer],
     )
-    models = [stage.model for stage in stages.values()]
+    models = [piece.model for piece in pieces.values()]
     model = helper.make_model(
         graph,
         producer_name="offramp",

@@ -99,12 +99,17 @@ def self_exiting(package: Path, *, feed_thresholds: bool = False) -> onnx.ModelP
         feed_thresholds: leave the defaults out, so that thresholds must be fed: some runtimes feed nothing that has one.
 
     Raises:
-        InputError: no package, a damaged one, graphs that do not fit together, more than `MOST_EXITS`, or thresholds to be
-            fed where there are none.
+        InputError: no package, a damaged one, graphs that do not fit together, merged stages, more than `MOST_EXITS`, or
+            thresholds to be fed where there are none.
 
     """
     manifest = load_manifest(package)
     plan = make_plan(manifest)
+    if any(manifest.within_stage(head) for head in plan.heads):
+        raise InputError(
+            f"the stages of {package} have been merged with their heads; make the single file of a package "
+            f"that was trimmed without --merge"
+        )
     if len(plan.heads) > MOST_EXITS:
         raise InputError(
             f"{len(plan.heads)} exits are too many for one file, which takes {MOST_EXITS}; "

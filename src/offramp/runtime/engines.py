@@ -315,7 +315,7 @@ class StagedNetwork:
         wanted = {self.manifest.head(name).exit for name in names}
         self.heads: tuple[HeadEntry, ...] = tuple(head for head in self.manifest.heads if head.exit in wanted)
         self._stages = [self._load(entry) for entry in self.manifest.stages[: self.heads[-1].stage + 1]]
-        self._head_graphs = {head.exit: self._load(head) for head in self.heads}
+        self._head_graphs = {head.exit: self._load(head) for head in self.heads if not self.manifest.within_stage(head)}
         self._images = 0  # how many have been asked about: buffers are used again for each
         needed = {head.labels for head in self.heads}
         self._labels = {entry.file: (entry, self._load(entry)) for entry in self.manifest.labels if entry.file in needed}
@@ -364,7 +364,10 @@ class StagedNetwork:
             yield self._answer(head, tensors, steps_ms)
 
     def _answer(self, head: HeadEntry, tensors: dict[str, Tensor], steps_ms: dict[str, float]) -> ExitAnswer:
-        outputs = timed(steps_ms, f"head {head.exit}", self._head_graphs[head.exit], tensors)
+        if head.exit in self._head_graphs:
+            outputs = timed(steps_ms, f"head {head.exit}", self._head_graphs[head.exit], tensors)
+        else:
+            outputs, steps_ms[f"head {head.exit}"] = tensors, 0.0
         scores, confidence, sure = (outputs[name] for name in head.outputs)
         entry, graph = self._labels[head.labels]
         image = self._images
