@@ -19,6 +19,7 @@ from offramp.errors import InputError
 from offramp.profiling import WARM_UP, profile
 from offramp.runtime.engines import open_engine
 from offramp.search.estimate import Costs
+from offramp.trimming import trim
 
 WATTS = 5.0
 PASSES = 2
@@ -397,6 +398,17 @@ def test_every_graphs_energy_is_its_power_times_its_time(package, machine, name,
     for file in {graph.file for graph in (*manifest.stages, *manifest.heads, manifest.original)}:
         first, *others = engine.outputs[file]
         assert all(np.array_equal(first[name], other[name]) for other in others for name in first), file
+
+
+def test_a_head_within_its_stage_takes_no_energy_beside_it(package, machine, engine, deployment_of, tmp_path):
+    merge_stages = pytest.importorskip("offramp.export.joining").merge_stages
+    manifest = load_manifest(package)
+    deployment_of(manifest, mode="anytime", exits=manifest.exits).save(tmp_path / "all.json")
+    trimmed = trim(package, tmp_path / "all.json", tmp_path / "merged", merge=merge_stages)
+    made = profile(tmp_path / "merged", passes=PASSES, energy_seconds=0.0001, sysfs=machine.sysfs)
+    assert [head.energy_mj for head in made.heads.values()] == [0] * len(trimmed.exits)
+    for step, graph in zip(made.stages, trimmed.stages, strict=True):
+        assert step.energy_mj == pytest.approx(engine.millijoules(graph), rel=1e-9)
 
 
 def test_search_keeps_a_limit_on_energy(package, scenes, machine, engine, tmp_path, capsys):

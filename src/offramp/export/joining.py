@@ -56,6 +56,7 @@ def merge_stages(
         later = {name for index, stage in stages.items() if index > end for name in stage.inputs}
         later |= {name for head in heads if head.stage > end for name in head.inputs}
         answers = {name for head in here for name in head.outputs}
+        # What an earlier graph gives is not given again, even where it is made again.
         model, inputs, outputs = _merge(group, (later | answers) - made)
         made |= set(outputs)
         content = model.SerializeToString()
@@ -86,9 +87,8 @@ def _merge(pieces: Mapping[str, Piece], wanted: set[str]) -> tuple[onnx.ModelPro
         for name in piece.inputs:
             if name not in names:
                 names[name], given[name] = name, values[name]
-        # What an earlier graph gives need not be made again, even where it is.
         own = {
-            name: name if last[name] == prefix and name in wanted and name not in given else f"{prefix}/{name}"
+            name: name if last[name] == prefix and name in wanted else f"{prefix}/{name}"  # a later stage may make the same
             for name in piece.outputs
         }
         graphs.append(renamed(piece.model.graph, f"{prefix}/", {name: names[name] for name in piece.inputs} | own))
