@@ -15,6 +15,8 @@ import json
 import shutil
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from offramp.console import print_table
 from offramp.export.joining import merge_stages
 from offramp.export.self_exiting import OUTPUTS, Plan, put_together
 from offramp.policy import image_score
-from offramp.runtime.engines import Engine, StagedNetwork, engine_version, open_engine
+from offramp.runtime.engines import Engine, Graph, StagedNetwork, engine_version, open_engine
 from offramp.specs import EngineName
 
 ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino")
@@ -34,82 +36,59 @@ WARM_UP = 3
 FORMS = ("stages", "merged", "alone")
 
 
-def cut(package: Path, folder: Path) -> dict[str, Path]:
-    """One graph for each exit."""
-    manifest, files = load_manifest(package), {}
-    for number, head in enumerate(manifest.heads):
-        files[head.exit] = folder / f"cut-{number}.onnx"
-        model = put_together(package, manifest, Plan("budgeted", (head,), ()))
-        files[head.exit].write_bytes(model.SerializeToString())
-    return files
+def cut(package: Path, folder: Path, engine: Engine, name: str) -> Graph:
+    """One graph of one exit alone."""
+    manifest, path = load_manifest(package), folder / "cut.onnx"
+    model = put_together(package, manifest, Plan("budgeted", (manifest.head(name),), ()))
+    path.write_bytes(model.SerializeToString())
+    entry = GraphEntry(file=path.name, sha256="", inputs=("image",), outputs=OUTPUTS[:1], macs=0, parameter_bytes=0)
+    return engine.load(path, entry)
 
 
-def merged(package: Path, folder: Path, engine: Engine) -> dict[str, StagedNetwork]:
-    """For each exit a package of it alone, its stages merged."""
-    manifest, networks = load_manifest(package), {}
-    for number, head in enumerate(manifest.heads):
-        place = folder / f"merged-{number}"
-        place.mkdir(exist_ok=True)
-        ((stage, content),), within = merge_stages(package, manifest, [head])
-        (place / stage.file).write_bytes(content)
-        shutil.copyfile(package / head.labels, place / head.labels)
-        alone = {"stages": (stage,), "heads": tuple(within)}
-        networks[head.exit] = StagedNetwork(place, engine, [head.exit], manifest=manifest.model_copy(update=alone))
-    return networks
+def merged(package: Path, folder: Path, engine: Engine, name: str) -> StagedNetwork:
+    """A package of one exit alone, its stages and head merged."""
+    manifest = load_manifest(package)
+    head = manifest.head(name)
+    ((stage, content),), within = merge_stages(package, manifest, [head])
+    (folder / stage.file).write_bytes(content)
+    shutil.copyfile(package / head.labels, folder / head.labels)
+    alone = {"stages": (stage,), "heads": tuple(within)}
+    return StagedNetwork(folder, engine, [name], manifest=manifest.model_copy(update=alone))
 
 
-def measure(
-    package: Path, folder: Path, files: dict[str, Path], engine_name: EngineName, threads: int, passes: int
-) -> dict[str, Any]:
-    """Milliseconds of each exit by stages and alone, and of what lies between the graphs of all exits in turn."""
+def measure(package: Path, name: str, engine_name: EngineName, threads: int, passes: int) -> dict[str, list[float]]:
+    """Milliseconds of one exit by each form; and of what lies between its graphs."""
     engine = open_engine(engine_name, threads)
-    network = StagedNetwork(package, engine)
-    entry = GraphEntry(file="cut.onnx", sha256="", inputs=("image",), outputs=OUTPUTS[:1], macs=0, parameter_bytes=0)
-    together = merged(package, folder, engine)
-    alone = {name: engine.load(path, entry) for name, path in files.items()}
+    network = StagedNetwork(package, engine, [name])
     image = np.random.default_rng(0).integers(0, 256, (*network.manifest.size[::-1], 3), dtype=np.uint8)
-    times: dict[str, dict[str, list[float]]] = {
-        name: {form: [] for form in ("stages", "merged", "alone")} for name in network.exits
-    }
-    deciding: list[float] = []
+    times: dict[str, list[float]] = {form: [] for form in (*FORMS, "deciding")}
 
     def clock() -> float:
         return time.perf_counter() * 1e3
 
+    with tempfile.TemporaryDirectory() as folder:
+        together, alone = merged(package, Path(folder), engine, name), cut(package, Path(folder), engine, name)
     for number in range(WARM_UP + passes):
-        for name in network.exits:
-            took = {}
-            for form, subject in (("stages", network), ("merged", together[name])):
-                started = clock()
-                for found in subject.iter_exits(image, [name]):
-                    found.labels()
-                took[form] = clock() - started
+        took = {}
+        for form, subject in (("stages", network), ("merged", together)):
             started = clock()
-            engine.array(alone[name]({"image": engine.tensor(image[None])})["labels"])
-            took["alone"] = clock() - started
-            for form, milliseconds in took.items():
-                times[name][form] += [milliseconds] if number >= WARM_UP else []
+            for found in subject.iter_exits(image, [name]):
+                image_score(found.sure, 0, 1)
+                decided = clock()
+                took["deciding"] = decided - started - sum(found.steps_ms.values())
+                found.labels()
+            took[form] = clock() - started
         started = clock()
-        steps: dict[str, float] = {}
-        for found in network.iter_exits(image):
-            image_score(found.sure, 0, 1)
-            steps = found.steps_ms
-        if number >= WARM_UP:
-            deciding.append((clock() - started - sum(steps.values())) / len(network.exits))
-    return {
-        "engine": engine_name,
-        "version": engine_version(engine_name),
-        "threads": threads,
-        **{
-            f"{form}_to_alone": {
-                name: float(np.median(np.array(one[form]) / np.array(one["alone"]))) for name, one in times.items()
-            }
-            for form in ("stages", "merged")
-        },
-        "deciding_ms": float(np.median(deciding)),
-        "deciding_to_first_exit": float(np.median(deciding) / np.median(times[network.exits[0]]["stages"])),
-        "times_ms": times,
-    }
+        engine.array(alone({"image": engine.tensor(image[None])})["labels"])
+        took["alone"] = clock() - started
+        for form, milliseconds in took.items():
+            times[form] += [milliseconds] if number >= WARM_UP else []
+    return times
+
+
+def ratio(times: dict[str, list[float]], form: str) -> float:
+    """The median over the passes of a form's time to that of the network alone."""
+    return float(np.median(np.array(times[form]) / np.array(times["alone"])))
 
 
 def main() -> None:
@@ -119,13 +98,19 @@ def main() -> None:
     parser.add_argument("--threads", type=lambda text: [int(number) for number in text.split(",")], default=[1, 2])
     parser.add_argument("--passes", type=int, default=30)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        files = cut(options.package, Path(folder))
-        runs = [
-            measure(options.package, Path(folder), files, name, count, options.passes)
-            for name in ENGINES
-            for count in options.threads
-        ]
+    exits = load_manifest(options.package).exits
+    runs: list[dict[str, Any]] = []
+    # Each exit in a process of its own, as a deployment has it: what else is loaded moves times by some per cent.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+        for engine, threads in ((engine, threads) for engine in ENGINES for threads in options.threads):
+            asked = {name: pool.submit(measure, options.package, name, engine, threads, options.passes) for name in exits}
+            times = {name: future.result() for name, future in asked.items()}
+            runs.append({"engine": engine, "version": engine_version(engine), "threads": threads, "times_ms": times})
+    for run in runs:
+        for form in FORMS[:-1]:
+            run[f"{form}_to_alone"] = {name: ratio(times, form) for name, times in run["times_ms"].items()}
+        first = run["times_ms"][exits[0]]
+        run["deciding_to_first_exit"] = float(np.median(first["deciding"]) / np.median(first["stages"]))
     rows = [
         [
             name,
@@ -135,7 +120,7 @@ def main() -> None:
                 for run in runs
             ),
         ]
-        for name in files
+        for name in exits
     ]
     rows.append(["deciding / first exit", *(f"{run['deciding_to_first_exit']:.2%}" for run in runs)])
     columns = [f"{run['engine']}, {run['threads']} threads" for run in runs]
