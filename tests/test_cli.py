@@ -246,6 +246,13 @@ def test_trim_and_run(package, deployment, scenes, tmp_path, capsys):
     assert offramp("run", images, "--package", small, "--out", answers, "--threads", 1) == 0
     expected = load_json(deployment, Deployment).expected.latency_ms
     assert f"expected mean latency: {expected:.2f} ms; measured " in capsys.readouterr().out
+    # Merged, it answers the same.
+    merged = tmp_path / "merged"
+    assert offramp("trim", package, deployment, "--merge", "--out", merged) == 0
+    assert load_manifest(merged).within_stage(load_manifest(merged).heads[0])
+    taken = [frame.exit for frame in load_json(answers / "run-log.json", RunLog).frames]
+    assert offramp("run", images, "--package", merged, "--out", answers) == 0
+    assert [frame.exit for frame in load_json(answers / "run-log.json", RunLog).frames] == taken
     # The overprovisioned package, too, runs: a deadline makes it anytime.
     assert offramp("run", images, "--package", package, "--out", answers, "--deadline-ms", 10_000) == 0
     assert load_json(answers / "run-log.json", RunLog).mode == "anytime"
@@ -278,6 +285,10 @@ for verb in {[[str(word) for word in verb] for verb in verbs]!r}:
         main(verb)
     except SystemExit as stopped:
         assert stopped.code == 0, verb
+try:
+    main(["trim", {str(package)!r}, "chosen.json", "--merge", "--out", "merged"])
+except SystemExit as stopped:
+    assert stopped.code == 2
 """
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "answers" / "run-log.json").exists()

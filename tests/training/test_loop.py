@@ -3,6 +3,7 @@
 import copy
 import itertools
 import math
+import time
 
 import numpy as np
 import pytest
@@ -311,3 +312,19 @@ def test_what_an_optimiser_keeps_comes_back_in_the_memory_layout_of_the_weights(
     for name, value in begun.state[weight].items():
         assert torch.equal(again.state[weight][name], value)
         assert value.dim() == 0 or again.state[weight][name].stride() == weight.stride()
+
+
+def test_the_state_is_written_as_often_as_it_takes_little_time(start, crops):
+    epochs = []
+
+    def slow(run: Run) -> None:
+        epochs.append((run.phase, run.epoch))
+        time.sleep(0.5)  # so the next one is due in ten seconds
+
+    run = start(save=slow)
+    run_phases(run, [phase(run, "first", 5), phase(run, "second", 2)], crops)
+    assert epochs == [(0, 1), (1, 0), (1, 1), (2, 0)]
+    epochs.clear()
+    quick = start(save=lambda run: epochs.append((run.phase, run.epoch)))
+    run_phases(quick, [phase(quick, "first", 3)], crops)
+    assert epochs[:2] == [(0, 1), (0, 2)]

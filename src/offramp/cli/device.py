@@ -47,9 +47,15 @@ def evaluate(
             [name, f"{means[name]:.3f}", *(f"{value:.3f}" for value in values)]
             for name, values in zip(records.info.exits, iou(*sums), strict=True)
         ]
-        print_table(f"{split}: {len(records.info.images)} images", ["exit", "mIoU", *records.info.classes], rows)
+        print_table(
+            f"{split}: {len(records.info.images)} images, {engine}, {precision}", ["exit", "mIoU", *records.info.classes], rows
+        )
 
-    show(as_json, {"records": str(out), "split": split, "images": len(records.info.images), "miou": means}, people)
+    show(
+        as_json,
+        {"records": str(out), "split": split, "images": len(records.info.images), "precision": precision, "miou": means},
+        people,
+    )
 
 
 def profile(
@@ -107,6 +113,7 @@ def profile(
         "profile": str(out),
         "latency_ms": latency,
         "original_ms": original,
+        "precision": measured.precision,
         "peak_memory_bytes": measured.peak_memory_bytes,
         "energy_meter": measured.energy_meter,
     }
@@ -181,6 +188,9 @@ def run(
     values = {
         "out": str(out),
         "mode": log.mode,
+        "engine": log.engine,
+        "precision": log.precision,
+        "threads": log.threads,
         "frames": len(log.frames),
         "shares": log.shares(),
         "latency_ms": latency,
@@ -194,7 +204,8 @@ def run(
 
     def people() -> None:
         rows = [[name, f"{share:.1%}"] for name, share in log.shares().items()]
-        print_table(f"{log.mode}: {len(log.frames)} images in {out}", ["exit", "share of images"], rows)
+        by = f"{log.engine}, {log.precision}, {log.threads} threads"
+        print_table(f"{log.mode}, {by}: {len(log.frames)} images in {out}", ["exit", "share of images"], rows)
         say("latency: " + ", ".join(f"{name} {value:.2f} ms" for name, value in latency.items()))
         if expected is not None:
             say(f"expected mean latency: {expected:.2f} ms; measured {latency['mean'] / expected - 1:+.1%}")

@@ -101,14 +101,7 @@ def _merge(pieces: Mapping[str, Piece], wanted: set[str]) -> tuple[onnx.ModelPro
         list(left.values()),
         [tensor for part in graphs for tensor in part.initializer],
     )
-    models = [piece.model for piece in pieces.values()]
-    model = helper.make_model(
-        graph,
-        producer_name="offramp",
-        producer_version=version("offramp"),
-        opset_imports=common_opsets(models),
-        ir_version=max(model.ir_version for model in models),
-    )
+    model = as_model(graph, [piece.model for piece in pieces.values()])
     onnx.checker.check_model(model, full_check=True)
     return model, tuple(given), tuple(left)
 
@@ -139,13 +132,24 @@ def _rename(graph: onnx.GraphProto, prefix: str, names: Mapping[str, str]) -> No
                 _rename(inner, prefix, names)
 
 
-def common_opsets(models: Sequence[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:
-    """The versions of operators that all models share.
+def as_model(graph: onnx.GraphProto, models: Sequence[onnx.ModelProto]) -> onnx.ModelProto:
+    """A graph that was put together from some models as a model.
 
     Raises:
-        InputError: they do not share them.
+        InputError: they use operators of different versions.
 
     """
+    return helper.make_model(
+        graph,
+        producer_name="offramp",
+        producer_version=version("offramp"),
+        opset_imports=_common_opsets(models),
+        ir_version=max(model.ir_version for model in models),
+    )
+
+
+def _common_opsets(models: Sequence[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:
+    """The versions of operators that all models share."""
     found: dict[str, int] = {}
     for opset in (opset for model in models for opset in model.opset_import):
         if found.setdefault(opset.domain, opset.version) != opset.version:

@@ -21,7 +21,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from offramp.artifacts import MANIFEST, HeadEntry, Manifest, load_manifest
 from offramp.errors import InputError
-from offramp.export.joining import common_opsets, renamed
+from offramp.export.joining import as_model, renamed
 from offramp.export.stages import Piece, subgraph
 from offramp.files import new_file
 from offramp.policy import GRID, MEAN, STEPS
@@ -136,14 +136,7 @@ def put_together(package: Path, manifest: Manifest, plan: Plan, *, feed_threshol
         if not feed_thresholds:
             weights.append(numpy_helper.from_array(np.array(plan.thresholds), THRESHOLDS))
     graph = helper.make_graph(nodes, "offramp", inputs, _outputs(OUTPUTS, manifest.size), [*assembly.shared(), *weights])
-    models = [piece.model for piece in assembly.pieces]
-    model = helper.make_model(
-        graph,
-        producer_name="offramp",
-        producer_version=version("offramp"),
-        opset_imports=common_opsets(models),
-        ir_version=max(model.ir_version for model in models),
-    )
+    model = as_model(graph, [piece.model for piece in assembly.pieces])
     helper.set_model_props(model, _metadata(manifest, plan))
     onnx.checker.check_model(model, full_check=True)
     return model

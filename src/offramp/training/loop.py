@@ -188,7 +188,7 @@ class _PhaseRun:
             row |= figures
         run.history.append(row)
         run.epoch, run.step, run.loss_so_far = epoch + 1, 0, 0.0
-        if time.monotonic() - self.saved >= self.save_took / SAVE_SHARE or last:
+        if time.monotonic() - self.saved >= self.save_took / SAVE_SHARE:
             self._save()
         run.said(self._line(row, epoch + 1))
 
@@ -214,22 +214,26 @@ class _PhaseRun:
 
     def _batches(self) -> Iterator[Batch]:
         """The batches of the phase that are still to do, one epoch after the other; each process its share."""
-        run, recipe, device = self.run, self.run.recipe, self.run.world.device
-        mine = []
-        for epoch in range(run.epoch, self.phase.epochs):
-            batches = epoch_batches(len(self.crops), recipe.batch_size, recipe.seed, self.index, epoch, run.world.size)
-            drawn = self.index * 100_000 + epoch
-            done = run.step if epoch == run.epoch else 0
-            mine += [[(drawn, index) for index in run.world.share(batch)] for batch in batches[done:]]
+        device = self.run.world.device
         workers = WORKERS if device.type == "cuda" else 0
         if workers:
             self.crops.decode_all()  # before the workers come, who then share it
-        loader = DataLoader(_Places(self.crops), batch_sampler=mine, num_workers=workers, pin_memory=workers > 0)
+        places = self._places(self.run.epoch, self.run.step)
+        loader = DataLoader(_Places(self.crops), batch_sampler=places, num_workers=workers, pin_memory=workers > 0)
         for images, labels in loader:
             yield (
                 images.to(device, non_blocking=True).contiguous(memory_format=torch.channels_last),
                 labels.to(device, non_blocking=True),
             )
+
+    def _places(self, begun: int, done: int) -> Iterator[list[tuple[int, int]]]:
+        """Epoch and index of every crop, batch by batch, from the first batch of the epoch `begun` that is not `done`."""
+        recipe, world = self.run.recipe, self.run.world
+        for epoch in range(begun, self.phase.epochs):
+            batches = epoch_batches(len(self.crops), recipe.batch_size, recipe.seed, self.index, epoch, world.size)
+            drawn = self.index * 100_000 + epoch
+            for batch in batches[done if epoch == begun else 0 :]:
+                yield [(drawn, index) for index in world.share(batch)]
 
     def _save(self) -> None:
         started = time.monotonic()
