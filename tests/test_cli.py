@@ -220,6 +220,12 @@ def test_precisions_are_said_everywhere_and_never_mixed(measured, package, scene
     assert "onnxruntime does not compute in bf16" in " ".join(capsys.readouterr().err.split())
 
 
+def test_a_choice_that_is_not_there_is_refused_in_plain_words(package, tmp_path, capsys):
+    assert offramp("profile", package, "--out", tmp_path / "here.profile", "--precision", "int8") == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert said == "offramp: Invalid value for '--precision': 'int8' is not one of 'fp32', 'bf16', 'fp16'. (see --help)"
+
+
 @pytest.mark.parametrize("mode", ["budgeted", "anytime", "input-dependent"])
 def test_search_in_every_mode(measured, tmp_path, mode, capsys):
     parts = ("--records", measured / "val.records", "--profile", measured / "here.profile")

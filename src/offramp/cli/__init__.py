@@ -70,7 +70,7 @@ def main(arguments: list[str] | None = None) -> None:
         status = typer.main.get_command(_app()).main(arguments, prog_name="offramp", standalone_mode=False)
     except usage_error as error:
         hint = " (see --help)" if error.format_message() else ""
-        _fail(f"{error.format_message()}{hint}")
+        _fail(f"{error.format_message().replace('Value error, ', '')}{hint}")  # pydantic's word, which typer passes on
     except InputError as error:
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
