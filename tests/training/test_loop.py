@@ -319,7 +319,7 @@ def test_the_state_is_written_as_often_as_it_takes_little_time(start, crops):
 
     def slow(run: Run) -> None:
         epochs.append((run.phase, run.epoch))
-        time.sleep(0.5)  # so the next one is due in ten seconds
+        time.sleep(0.1)  # so the next one is due in two seconds
 
     run = start(save=slow)
     run_phases(run, [phase(run, "first", 5), phase(run, "second", 2)], crops)
