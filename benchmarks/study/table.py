@@ -13,10 +13,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from plan import RUNS
+
 from offramp.artifacts import Profile, load_json
 from offramp.console import print_table
 from offramp.files import new_file
-from runs import RUNS
 
 
 def joined(run: dict[str, Any], original: dict[str, Any] | None, costs: Profile) -> dict[str, Any]:

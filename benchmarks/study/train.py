@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from plan import EPOCHS, RECIPE, RUNS, WEIGHTS, StudyRun
 from safetensors.torch import load_file, save_file
 
 from offramp.console import print_table
@@ -33,7 +34,6 @@ from offramp.training.distributed import World
 from offramp.training.state import read_history
 from offramp.training.train import train
 from offramp.training.validation import mious
-from runs import EPOCHS, RECIPE, RUNS, WEIGHTS, StudyRun
 
 
 def train_one(name: str, options: argparse.Namespace) -> None:
