@@ -28,6 +28,7 @@ MAY_IMPORT = {
     "runtime": {"artifacts", "data", "specs", "policy", "files", "errors", "progress"},
     "evaluation": {"runtime", "data", "artifacts", "specs", "metrics", "errors", "progress"},
     "profiling": {"runtime", "artifacts", "specs", "energy", "errors", "progress"},
+    "lowering": {"export", "evaluation", "runtime", "artifacts", "data", "specs", "metrics", "errors", "files", "progress"},
     "search": {"specs", "artifacts", "policy", "metrics", "errors", "progress"},
     "trimming": {"artifacts", "files", "errors"},
     "report": {"specs", "artifacts", "policy", "metrics", "errors", "files", "progress"},

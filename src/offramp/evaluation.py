@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,13 +11,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from offramp.artifacts import Provenance, Records, RecordsInfo
+from offramp.artifacts import Manifest, Provenance, Records, RecordsInfo
 from offramp.data.folder import Split, open_split
 from offramp.errors import InputError
-from offramp.metrics import Counts, count_pixels, miou
+from offramp.metrics import VOID, Counts, count_pixels, miou
 from offramp.progress import Progress, silent
 from offramp.runtime.engines import StagedNetwork, open_engine
-from offramp.runtime.predictor import Predictor, fit
+from offramp.runtime.predictor import Predictor, enlarged, fit
 from offramp.specs import EngineName, Precision
 
 Pixels = npt.NDArray[np.uint8]
@@ -31,6 +31,7 @@ def evaluate(
     engine: EngineName = "onnxruntime",
     threads: int = 0,
     precision: Precision = "fp32",
+    images: Sequence[int] | None = None,
     progress: Progress = silent,
 ) -> Records:
     """Ask every exit about every image of a split.
@@ -45,6 +46,7 @@ def evaluate(
         engine: see `engines.ENGINES`.
         threads: 0 for all.
         precision: what the engine computes in.
+        images: indices into the split; by default all of it.
         progress: told of each image.
 
     Raises:
@@ -53,8 +55,12 @@ def evaluate(
     """
     network = StagedNetwork(package, open_engine(engine, threads, precision))
     samples = open_split(data, split)
-    require_same_classes(samples, network.manifest.classes)
-    counts = [_ask_all(network, samples, index, progress) for index in range(len(samples))]
+    require_same_classes(samples, network.manifest)
+    asked = range(len(samples)) if images is None else images
+    counts = []
+    for number, index in enumerate(asked, 1):
+        counts.append(_ask_all(network, samples, index))
+        progress(f"evaluate {samples.name}", number, len(asked))
     arrays = (np.stack(of_images) for of_images in zip(*counts, strict=True))
     info = RecordsInfo(
         package_id=network.manifest.package_id,
@@ -62,7 +68,7 @@ def evaluate(
         data_fingerprint=samples.fingerprint(),
         classes=network.manifest.classes,
         exits=network.exits,
-        images=tuple(sample.name for sample in samples.samples),
+        images=tuple(samples.samples[index].name for index in asked),
         engine=engine,
         precision=network.engine.precision,
         provenance=Provenance.now("evaluate", inputs={"package": network.manifest.package_id}, options={"split": split}),
@@ -70,21 +76,22 @@ def evaluate(
     return Records(info, *arrays)
 
 
-def _ask_all(network: StagedNetwork, samples: Split, index: int, progress: Progress) -> tuple[Counts, ...]:
+def _ask_all(network: StagedNetwork, samples: Split, index: int) -> tuple[Counts, ...]:
     """One image's arrays of the records, in their order."""
+    manifest = network.manifest
     image, labels = samples.pair(index)
-    classes = len(network.manifest.classes)
+    labels = as_groups(labels, manifest)
+    classes = len(manifest.classes)
     correct, predicted, sure, answers = [], [], [], []
     labelled = np.zeros(classes, np.int64)
-    for found in network.iter_exits(fit(image, network.manifest.size)):
+    for found in network.iter_exits(fit(image, manifest.size)):
         # The engine writes the next exit's label map over this one.
-        answers.append(resize_labels(found.labels(), labels.shape).copy())
+        answers.append(resize_labels(enlarged(found.labels(), manifest.label_stride, manifest.size[::-1]), labels.shape).copy())
         right, answered, labelled = count_pixels(answers[-1], labels, classes)
         correct.append(right)
         predicted.append(answered)
         sure.append(found.sure.astype(np.int64))
     differing = np.array([np.count_nonzero(answer != answers[-1]) for answer in answers], np.int64)
-    progress(f"evaluate {samples.name}", index + 1, len(samples))
     return np.stack(correct), np.stack(predicted), labelled, np.stack(sure), differing, np.array(labels.size, np.int64)
 
 
@@ -95,14 +102,23 @@ def resize_labels(labels: Pixels, shape: tuple[int, ...]) -> Pixels:
     return np.asarray(Image.fromarray(labels).resize((shape[1], shape[0]), Image.Resampling.NEAREST))
 
 
-def require_same_classes(samples: Split, classes: tuple[str, ...]) -> None:
-    """Refuse data whose classes are not the package's.
+def as_groups(labels: Pixels, manifest: Manifest) -> Pixels:
+    """The data's labels (H, W) in the package's classes."""
+    if not manifest.groups:
+        return labels
+    meaning = np.full(256, VOID, np.uint8)
+    meaning[: len(manifest.groups)] = manifest.groups
+    return meaning[labels]
+
+
+def require_same_classes(samples: Split, manifest: Manifest) -> None:
+    """Refuse data whose classes are not those that the package's network was trained on.
 
     Raises:
         InputError: naming the first difference.
 
     """
-    names = samples.classes.names
+    names, classes = samples.classes.names, manifest.data_classes or manifest.classes
     if names != classes:
         pairs = zip((*names, *[None] * len(classes)), (*classes, *[None] * len(names)), strict=False)
         index, (got, wanted) = next((i, pair) for i, pair in enumerate(pairs) if pair[0] != pair[1])
@@ -151,25 +167,26 @@ def side_by_side(
 
     """
     samples = open_split(data, split)
-    require_same_classes(samples, predictor.manifest.classes)
-    classes = len(predictor.manifest.classes)
-    size = predictor.manifest.size
+    manifest = predictor.manifest
+    require_same_classes(samples, manifest)
+    classes, size = len(manifest.classes), manifest.size
     ours, theirs = np.zeros((3, classes), np.int64), np.zeros((3, classes), np.int64)
     latencies, original_latencies, exits = [], [], []
     for subject in (original, predictor):  # a first run is slower than those after it
         subject(np.zeros((size[1], size[0], 3), np.uint8))
     for index in range(len(samples)):
         image, labels = samples.pair(index)
+        labels = as_groups(labels, manifest)
         # Who goes first alternates: neither profits from a cache that the other has warmed.
         for turn in (0, 1):
             if turn == index % 2:
                 answer = predictor(image)
-                ours += np.stack(count_pixels(answer.labels, labels, classes))
+                ours += np.stack(count_pixels(enlarged(answer.labels, manifest.label_stride, labels.shape), labels, classes))
                 latencies.append(answer.latency_ms)
                 exits.append(answer.exit)
             else:
                 started = time.perf_counter()
-                whole = resize_labels(original(fit(image, size)), labels.shape)
+                whole = resize_labels(enlarged(original(fit(image, size)), manifest.label_stride, size[::-1]), labels.shape)
                 original_latencies.append((time.perf_counter() - started) * 1e3)
                 theirs += np.stack(count_pixels(whole, labels, classes))
         progress(f"run {split} side by side", index + 1, len(samples))

@@ -17,6 +17,8 @@ Region = Literal["all", "off-edges", "objects"]
 PolicyName = Literal["all", "off-edges", "objects", "mean"]
 ConfidenceKind = Literal["top1", "margin", "entropy"]
 OutputStride = Literal[8, 16, 32]
+LabelStride = Literal[1, 2, 4, 8]
+"""Image pixels on a side that one pixel of a label map stands for."""
 HeadKind = Literal["fcn", "deeplab", "lraspp", "skip"]
 Scheme = Literal["two-phase", "joint", "frozen", "final-only"]
 Distillation = Literal["positive", "plain", "none"]
@@ -32,6 +34,8 @@ Overlays = Literal["jpg", "png", "video", "none"]
 EngineName = Literal["onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"]
 Precision = Literal["fp32", "bf16", "fp16"]
 """What an engine computes in; inputs and outputs of graphs stay as they are."""
+StoredPrecision = Literal["fp32", "bf16", "fp16", "int8"]
+"""What a package's weights are stored in. int8 layers are computed in int8, too, by any engine."""
 Size = tuple[Annotated[int, Field(ge=16, le=8192)], Annotated[int, Field(ge=16, le=8192)]]
 """Width and height in pixels, in this order everywhere outside tensors."""
 

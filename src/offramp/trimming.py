@@ -6,7 +6,6 @@ these can have stages merged.
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from offramp.artifacts import (
     Provenance,
     load_json,
     load_manifest,
+    package_identity,
     require_same_package,
 )
 from offramp.errors import InputError
@@ -61,11 +61,10 @@ def trim(package: Path, deployment: Path, out: Path, *, merge: Merge | None = No
         made = {entry.file: content for entry, content in merged}
     needed = {head.labels for head in heads}
     labels = tuple(entry for entry in manifest.labels if entry.file in needed)
-    package_id = hashlib.sha256("".join(graph.sha256 for graph in (*stages, *heads, *labels)).encode()).hexdigest()
     trimmed = Manifest(
         **{
             **{name: getattr(manifest, name) for name in Manifest.model_fields},
-            "package_id": package_id,
+            "package_id": package_identity(stages, heads, labels),
             "trimmed_from": manifest.trimmed_from or manifest.package_id,
             "stages": stages,
             "heads": heads,

@@ -456,14 +456,14 @@ def test_export_tells_what_a_caller_must_know(with_deployments, staged, tmp_path
 
 
 BAD = {
-    "neither": (["{package}"], "--out PACKAGE for a run, or --single-file FILE.onnx for a package"),
+    "neither": (["{package}"], "--out PACKAGE, or --single-file FILE.onnx for a package"),
     "both": (["{package}", "--out", "{out}", "--single-file", "{out}.onnx"], "needs one of both"),
     "a run": (["{run}", "--single-file", "{out}.onnx"], "is a run"),
     "nothing there": (["{out}", "--single-file", "{out}.onnx"], "not a package"),
     "another name": (["{package}", "--single-file", "{out}"], "called FILE.onnx"),
     "into the package": (["{package}", "--single-file", "{package}/stage-0.onnx"], "among the package's own graphs"),
-    "a size": (["{package}", "--single-file", "{out}.onnx", "--size", "32x32"], "--size and --network go with --out"),
-    "a network": (["{package}", "--single-file", "{out}.onnx", "--network", "x.py:y"], "--size and --network go with --out"),
+    "a size": (["{package}", "--single-file", "{out}.onnx", "--size", "32x32"], "go with --out"),
+    "a network": (["{package}", "--single-file", "{out}.onnx", "--network", "x.py:y"], "go with --out"),
     "thresholds of a package": (["{run}", "--out", "{out}", "--feed-thresholds"], "goes with --single-file"),
     "no thresholds": (["{budgeted}", "--single-file", "{out}.onnx", "--feed-thresholds"], "needs no thresholds"),
 }

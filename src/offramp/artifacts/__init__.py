@@ -8,7 +8,16 @@ from __future__ import annotations
 
 from offramp.artifacts.base import FORMAT, Artifact, Provenance, device_name, load_json, require_same_package
 from offramp.artifacts.deployment import Certificate, Deployment, Doubt, Effort, Expected, RunnerUp
-from offramp.artifacts.package import MANIFEST, GraphEntry, HeadEntry, Manifest, load_manifest
+from offramp.artifacts.package import (
+    MANIFEST,
+    FloatLayer,
+    GraphEntry,
+    HeadEntry,
+    Lowering,
+    Manifest,
+    load_manifest,
+    package_identity,
+)
 from offramp.artifacts.profile import Measurement, Profile
 from offramp.artifacts.records import Records, RecordsInfo, load_records
 from offramp.artifacts.run_log import Frame, RunLog
@@ -22,9 +31,11 @@ __all__ = [
     "Doubt",
     "Effort",
     "Expected",
+    "FloatLayer",
     "Frame",
     "GraphEntry",
     "HeadEntry",
+    "Lowering",
     "Manifest",
     "Measurement",
     "Profile",
@@ -37,5 +48,6 @@ __all__ = [
     "load_json",
     "load_manifest",
     "load_records",
+    "package_identity",
     "require_same_package",
 ]

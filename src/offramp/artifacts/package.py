@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -11,7 +13,7 @@ from offramp.artifacts.base import Artifact, Provenance, load_json
 from offramp.artifacts.deployment import Deployment
 from offramp.errors import InputError
 from offramp.files import sha256_of
-from offramp.specs import ConfidenceKind, Size, Spec
+from offramp.specs import ConfidenceKind, LabelStride, Size, Spec, StoredPrecision
 
 MANIFEST = "manifest.json"
 """The file that makes a folder a package."""
@@ -56,6 +58,38 @@ class HeadEntry(GraphEntry):
     """The graph that turns these class scores into a label map of the package's size."""
 
 
+class FloatLayer(Spec):
+    """A layer that an int8 package computes in float, because int8 would cost too much there."""
+
+    file: FileName
+    layer: str
+    """Its node's name."""
+    exit: str
+    """The exit that it was kept in float for."""
+    damage: float = Field(ge=0, le=1)
+    """Share of that exit's pixels whose class changed when this layer alone was in int8."""
+
+
+class Lowering(Spec):
+    """How a package of lower precision came about, and what that cost every exit."""
+
+    made_from: str
+    """Identity of the package of fp32."""
+    data_fingerprint: str
+    """Of the split `val` by which mIoU was measured."""
+    images: int
+    """Of `val` that were measured, evenly spaced."""
+    miou_before: dict[str, float]
+    """By exit, fp32."""
+    miou_after: dict[str, float]
+    calibration_images: int = 0
+    """Of `train`, by which the ranges of int8 were found."""
+    layers: int = 0
+    """That could be in int8."""
+    float_layers: tuple[FloatLayer, ...] = ()
+    """Those of them that are not, the most damaging first."""
+
+
 class Manifest(Artifact):
     """The package's table of contents."""
 
@@ -66,9 +100,17 @@ class Manifest(Artifact):
     """Identity of the package with all exits that this one was trimmed from."""
     classes: tuple[str, ...] = Field(min_length=2, max_length=255)
     palette: tuple[tuple[int, int, int], ...]
+    data_classes: tuple[str, ...] = Field(default=(), max_length=255)
+    """Of the data that the network was trained on, where some of them are one class here; else empty."""
+    groups: tuple[int, ...] = ()
+    """For each of the data's classes the class here."""
     size: Size
-    """Width and height of the images that the graphs take and of the label maps that they give."""
-    precision: Literal["fp32"] = "fp32"
+    """Width and height of the images that the graphs take, in pixels."""
+    label_stride: LabelStride = 1
+    """Label maps are (ceil(height / stride), ceil(width / stride))."""
+    precision: StoredPrecision = "fp32"
+    lowering: Lowering | None = None
+    """Of a package in another precision than fp32."""
     confidence: ConfidenceKind
     pixel_thresholds: tuple[float, ...]
     object_classes: tuple[int, ...]
@@ -80,6 +122,12 @@ class Manifest(Artifact):
     """The single-exit network in one graph, image to label map, for comparison; absent from a trimmed package."""
     deployments: tuple[Deployment, ...] = ()
     provenance: Provenance
+
+    @property
+    def labels_shape(self) -> tuple[int, int]:
+        """Height and width of label maps."""
+        width, height = self.size
+        return -(-height // self.label_stride), -(-width // self.label_stride)
 
     @property
     def exits(self) -> tuple[str, ...]:
@@ -115,9 +163,16 @@ class Manifest(Artifact):
         for head in self.heads:
             if self.within_stage(head) and not set(head.outputs) <= set(self.stages[head.stage].outputs):
                 raise ValueError(f"the graph {head.file} does not give what the head of {head.exit} gives")
+        if len(self.groups) != len(self.data_classes) or set(self.groups) - set(range(len(self.classes))):
+            raise ValueError("groups must name a class for each of data_classes")
         if len(self.palette) != len(self.classes):
             raise ValueError("the palette must have one colour for each class")
         return self
+
+
+def package_identity(stages: Iterable[GraphEntry], heads: Iterable[GraphEntry], labels: Iterable[GraphEntry]) -> str:
+    """SHA-256 over the graphs' hashes, in this order."""
+    return hashlib.sha256("".join(graph.sha256 for graph in (*stages, *heads, *labels)).encode()).hexdigest()
 
 
 def load_manifest(package: Path) -> Manifest:

@@ -1,4 +1,4 @@
-"""The verbs that need torch: taps, train, export, demo."""
+"""The verbs that need torch: taps, train, demo."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from offramp.cli.options import Json, checked, need, say, show
+from offramp.cli.options import Json, checked, need, show
 from offramp.console import print_table, showing_progress
 from offramp.errors import InputError
 from offramp.specs import (
@@ -300,87 +300,6 @@ def _range(text: str) -> tuple[float, float]:
             f"--zoom: not a range: {text!r}; write the smallest and the largest scale, for example 0.7,1.8"
         ) from error
     return low, high
-
-
-def export(
-    source: Annotated[Path, typer.Argument(metavar="RUN|PACKAGE", help="A finished run; with --single-file, a package.")],
-    out: Annotated[Path | None, typer.Option(metavar="PACKAGE", help="The package to make of a run.")] = None,
-    single_file: Annotated[
-        Path | None, typer.Option(metavar="FILE.onnx", help="One graph to make of a package, which leaves early by itself.")
-    ] = None,
-    feed_thresholds: Annotated[
-        bool, typer.Option("--feed-thresholds", help="Leave thresholds out of the single file: they are fed with every image.")
-    ] = False,
-    size: Annotated[str | None, typer.Option(help="Size of the images it will take; the training images' by default.")] = None,
-    network: Annotated[
-        str | None, typer.Option(help="file.py:function, if the run's network is of your own code: it runs only if you say so.")
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Turn a run into a package: one ONNX graph for each stage and each head. It needs no torch.
-
-    Or a package, searched and trimmed, into one ONNX file that leaves early by itself, for any language with an ONNX Runtime.
-
-    Example: offramp export run --out package
-
-    Example: offramp export small --single-file net.onnx
-    """
-    if (out is None) == (single_file is None):
-        raise InputError("export needs one of both: --out PACKAGE for a run, or --single-file FILE.onnx for a package")
-    if single_file is not None:
-        if size is not None or network is not None:
-            raise InputError("--size and --network go with --out: a single file is made of a package, which has both already")
-        _export_single_file(source, single_file, feed_thresholds, as_json)
-        return
-    if feed_thresholds:
-        raise InputError("--feed-thresholds goes with --single-file")
-    assert out is not None
-    need("torch", "timm", "onnx", "onnxscript", extra="train")
-    from offramp.export.package import export as step
-
-    with showing_progress() as progress:
-        manifest = step(source, out, size=parse_size(size) if size else None, network=network, progress=progress)
-
-    def people() -> None:
-        rows = [
-            [
-                head.exit,
-                str(head.stage),
-                f"{sum(s.macs for s in manifest.stages[: head.stage + 1]) / 1e6:.1f}",
-                f"{head.macs / 1e6:.1f}",
-                f"{head.parameter_bytes / 1e3:.1f}",
-                "whole image" if head.whole_image else str(head.receptive_field or ""),
-            ]
-            for head in manifest.heads
-        ]
-        title = f"{out}: {manifest.size[0]}x{manifest.size[1]}, {len(manifest.stages)} stages"
-        columns = ["exit", "after stage", "million macs of its stages", "of its head", "kB of its head", "it sees, pixels"]
-        print_table(title, columns, rows)
-
-    show(as_json, {"package": str(out), "package_id": manifest.package_id, "exits": list(manifest.exits)}, people)
-
-
-def _export_single_file(package: Path, out: Path, feed_thresholds: bool, as_json: bool) -> None:
-    need("onnx", extra="train")
-    from offramp.export.self_exiting import describe, write_self_exiting
-
-    values = {"file": str(out), **describe(write_self_exiting(package, out, feed_thresholds=feed_thresholds))}
-
-    def people() -> None:
-        thresholds = [*map(str, values["image_thresholds"]), ""]
-        rows = [[str(number), name, thresholds[number]] for number, name in enumerate(values["exits"])]
-        print_table(f"{out}: {values['bytes'] / 1e6:.1f} MB", ["exit", "name", "threshold"], rows)
-        for kind in ("inputs", "outputs"):
-            said = (f"{value['name']} {value['type']} {tuple(value['shape'])}" for value in values[kind])
-            say(f"{kind}: {', '.join(said)}")
-        if values["image_thresholds"]:
-            say(
-                "thresholds: to be fed with every image"
-                if feed_thresholds
-                else "thresholds: those above, unless others are fed"
-            )
-
-    show(as_json, values, people)
 
 
 def demo(

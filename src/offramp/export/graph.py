@@ -15,9 +15,8 @@ import onnx
 import torch
 from onnx import helper, numpy_helper
 from torch import nn
-from torch.nn import functional
 
-from offramp.models.confidence import pixel_confidence, sure_counts
+from offramp.models.confidence import grouped, pixel_confidence, sure_counts
 from offramp.models.multi_exit import MultiExitNetwork
 from offramp.specs import ConfidenceKind
 
@@ -34,11 +33,18 @@ POLICY_STRIDE = 4
 class EveryExit(nn.Module):
     """Image bytes in; the feature map of each tap, then class scores, confidence and sure counts of each exit out."""
 
-    def __init__(self, network: MultiExitNetwork, confidence: ConfidenceKind, object_classes: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        network: MultiExitNetwork,
+        confidence: ConfidenceKind,
+        object_classes: tuple[int, ...],
+        groups: tuple[int, ...] = (),
+    ) -> None:
         super().__init__()
         self.network = network
         self.confidence = confidence
         self.object_classes = object_classes
+        self.groups = groups
         self.taps = (*dict.fromkeys(map(network.tap_of, network.spec.exit_names)),)
 
     @property
@@ -53,7 +59,8 @@ class EveryExit(nn.Module):
         """Image (1, H, W, 3) uint8; see `output_names`."""
         features = self.network.features(image.permute(0, 3, 1, 2).float())
         outputs = [features[tap] for tap in self.taps]
-        for scores in self.network.answer(features, self.network.spec.exit_names).values():
+        for of_data in self.network.answer(features, self.network.spec.exit_names).values():
+            scores = grouped(of_data, self.groups) if self.groups else of_data
             step = max(1, POLICY_STRIDE // self.network.stride(scores, image.shape[1]))
             judged = scores[..., step // 2 :: step, step // 2 :: step] if step > 1 else scores
             confidence = pixel_confidence(judged, self.confidence)
@@ -61,17 +68,25 @@ class EveryExit(nn.Module):
         return tuple(outputs)
 
 
-def labels_graph(shape: Sequence[int], stride: int, height: int, width: int) -> onnx.ModelProto:
-    """A graph from class scores of `shape`, (1, C, h, w), to the label map (1, height, width) uint8; written by hand.
+def labels_graph(shape: Sequence[int], stride: int, height: int, width: int, *, label_stride: int = 1) -> onnx.ModelProto:
+    """A graph from class scores of `shape`, (1, C, h, w), to a label map, uint8; written by hand.
 
-    Bilinear upsampling is two matrix products, one for rows and one for columns, cut to the image: nearly twice as fast in
+    Bilinear interpolation is two matrix products, one for rows and one for columns, cut to the image: nearly twice as fast in
     ONNX Runtime as its Resize, and nothing that hangs over the image's edge is computed.
+
+    Args:
+        shape: of the class scores.
+        stride: image pixels on a side for each of their cells.
+        height: of the image.
+        width: of the image.
+        label_stride: the label map is (1, ceil(height / label_stride), ceil(width / label_stride)).
+
     """
-    rows = upsampling_matrix(shape[2], stride)[:height]
-    columns = upsampling_matrix(shape[3], stride)[:width].T
+    rows = interpolation_matrix(shape[2], stride, -(-height // label_stride), label_stride)
+    columns = interpolation_matrix(shape[3], stride, -(-width // label_stride), label_stride)
     nodes, weights, full = [], [], "scores"
-    if (shape[2], shape[3]) != (height, width):
-        weights = [numpy_helper.from_array(rows, "labels/rows"), numpy_helper.from_array(columns.copy(), "labels/columns")]
+    if stride != label_stride or len(rows) != shape[2] or len(columns) != shape[3]:
+        weights = [numpy_helper.from_array(rows, "labels/rows"), numpy_helper.from_array(columns.T.copy(), "labels/columns")]
         nodes = [
             helper.make_node("MatMul", ["scores", "labels/columns"], ["labels/wide"]),
             helper.make_node("MatMul", ["labels/rows", "labels/wide"], ["labels/full"]),
@@ -82,17 +97,24 @@ def labels_graph(shape: Sequence[int], stride: int, height: int, width: int) -> 
         helper.make_node("Cast", ["labels/index"], ["labels"], to=onnx.TensorProto.UINT8),
     ]
     given = helper.make_tensor_value_info("scores", onnx.TensorProto.FLOAT, shape)
-    made = helper.make_tensor_value_info("labels", onnx.TensorProto.UINT8, [1, height, width])
+    made = helper.make_tensor_value_info("labels", onnx.TensorProto.UINT8, [1, len(rows), len(columns)])
     graph = helper.make_graph(nodes, "labels", [given], [made], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     return onnx.shape_inference.infer_shapes(model)
 
 
-def upsampling_matrix(cells: int, stride: int) -> npt.NDArray[np.float32]:
-    """The matrix (cells * stride, cells) by which bilinear upsampling multiplies values along one axis."""
-    identity = torch.eye(cells)[None, None]
-    stretched = functional.interpolate(identity, size=(cells * stride, cells), mode="bilinear", align_corners=False)
-    return stretched[0, 0].numpy()
+def interpolation_matrix(cells: int, stride: int, number: int, label_stride: int = 1) -> npt.NDArray[np.float32]:
+    """The matrix (number, cells) by which bilinear interpolation along one axis multiplies cells `stride` pixels apart.
+
+    It gives the values at the centres of `number` pixels of a label map, `label_stride` image pixels apart. With 1 it is
+    PyTorch's bilinear upsampling with align_corners=False.
+    """
+    place = ((np.arange(number) + 0.5) * label_stride / stride - 0.5).clip(0, cells - 1)
+    below = np.floor(place).astype(int)
+    matrix = np.zeros((number, cells))
+    matrix[np.arange(number), below] = 1 - (place - below)
+    matrix[np.arange(number), np.minimum(below + 1, cells - 1)] += place - below
+    return matrix.astype(np.float32)
 
 
 def tap_output(tap: str) -> str:

@@ -12,7 +12,7 @@ from onnx import helper
 
 from offramp.artifacts import GraphEntry, HeadEntry, Manifest
 from offramp.errors import InputError
-from offramp.export.stages import Piece, parameter_bytes, subgraph
+from offramp.export.stages import Piece, parameter_bytes, subgraph, without_notes
 
 
 def merge_stages(
@@ -124,9 +124,6 @@ def _rename(graph: onnx.GraphProto, prefix: str, names: Mapping[str, str]) -> No
         node.name = prefix + node.name if node.name else ""
         node.input[:] = map(rename, node.input)
         node.output[:] = map(rename, node.output)
-        # The exporter's notes hold source lines and paths of the machine that exported.
-        node.ClearField("metadata_props")
-        node.ClearField("doc_string")
         for attribute in node.attribute:
             for inner in (attribute.g, *attribute.graphs):
                 _rename(inner, prefix, names)
@@ -139,13 +136,14 @@ def as_model(graph: onnx.GraphProto, models: Sequence[onnx.ModelProto]) -> onnx.
         InputError: they use operators of different versions.
 
     """
-    return helper.make_model(
+    model = helper.make_model(
         graph,
         producer_name="offramp",
         producer_version=version("offramp"),
         opset_imports=_common_opsets(models),
         ir_version=max(model.ir_version for model in models),
     )
+    return without_notes(model)
 
 
 def _common_opsets(models: Sequence[onnx.ModelProto]) -> list[onnx.OperatorSetIdProto]:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 import onnx
 import torch
 from onnx.compose import merge_models
 from torch import nn
 
-from offramp.artifacts import MANIFEST, GraphEntry, HeadEntry, Manifest, Provenance
+from offramp.artifacts import MANIFEST, GraphEntry, HeadEntry, Manifest, Provenance, package_identity
+from offramp.errors import InputError
 from offramp.export.graph import IMAGE, EveryExit, head_outputs, labels_graph, tap_output, to_onnx
-from offramp.export.stages import HeadCut, Piece, count_macs, cut, parameter_bytes, subgraph
+from offramp.export.grouping import group_classes
+from offramp.export.stages import HeadCut, Piece, count_macs, cut, parameter_bytes, subgraph, without_notes
 from offramp.files import check_replaceable, new_folder, sha256_of
-from offramp.models.checkpoint import WEIGHTS, NetworkFile, load_network
+from offramp.models.checkpoint import WEIGHTS, load_network
 from offramp.models.multi_exit import MultiExitNetwork
 from offramp.policy import PIXEL_THRESHOLDS
 from offramp.progress import Progress, silent
-from offramp.specs import FINAL, ConfidenceKind, Size
+from offramp.specs import FINAL, ConfidenceKind, LabelStride, Size
 
 
 def export(
@@ -27,6 +30,8 @@ def export(
     out: Path,
     *,
     size: Size | None = None,
+    label_stride: LabelStride = 1,
+    groups: Sequence[str] = (),
     confidence: ConfidenceKind = "top1",
     network: nn.Module | str | None = None,
     progress: Progress = silent,
@@ -37,18 +42,24 @@ def export(
         run: a run folder.
         out: the package; an earlier package of that name is replaced, anything else is not.
         size: width and height of the images that the package will take; the training images' by default.
+        label_stride: of the label maps that it will give: image pixels on a side for each of theirs.
+        groups: classes that will be one, `road+pavement=ground` each; see `grouping.group_classes`.
         confidence: what a pixel's confidence is.
         network: the network itself, or where it comes from, if its code is the user's; see `checkpoint.load_network`.
         progress: told of each graph.
 
     Raises:
-        InputError: no finished run, or something else stands at `out`.
+        InputError: no finished run, something else stands at `out`, another label stride than 1, 2, 4 or 8, or bad groups.
 
     """
     check_replaceable(out, marker=MANIFEST)
     multi, described = load_network(run, network=network)
+    if label_stride not in get_args(LabelStride):
+        raise InputError(f"a label map's stride must be 1, 2, 4 or 8, got {label_stride}")
+    grouping = group_classes(groups, described.classes, described.palette, described.object_classes)
     width, height = size or described.size
-    every = EveryExit(multi, confidence, described.object_classes)
+    every = EveryExit(multi, confidence, grouping.object_classes, grouping.groups)
+    make_labels = _LabelGraphs(multi, (width, height), label_stride)
     model = to_onnx(every, torch.zeros(1, height, width, 3, dtype=torch.uint8), IMAGE, every.output_names)
     progress("export", 1, 4)
     exits = {name: multi.tap_of(name) for name in multi.spec.exit_names}
@@ -62,7 +73,7 @@ def export(
         head_entries = []
         for index, (name, piece) in enumerate(zip(exits, heads, strict=True)):
             shape = _shape(piece.model, head_outputs(name)[0])
-            entry = _labels(folder, labels, multi, shape, (width, height))
+            entry = _labels(folder, labels, make_labels, shape)
             written = _write(folder, f"head-{index}.onnx", piece)
             figures = multi.figures(name, (width, height))
             head_entries.append(
@@ -78,8 +89,28 @@ def export(
                 )
             )
         progress("export", 3, 4)
-        original = _write(folder, "original.onnx", _original(model, multi, head_entries[-1].scores_shape, (width, height)))
-        manifest = _manifest(described, (width, height), confidence, stage_entries, head_entries, labels, original, run)
+        original = _write(folder, "original.onnx", _original(model, make_labels(head_entries[-1].scores_shape)))
+        manifest = Manifest(
+            package_id=package_identity(stage_entries, head_entries, labels.values()),
+            classes=grouping.classes,
+            palette=grouping.palette,
+            data_classes=described.classes if grouping.groups else (),
+            groups=grouping.groups,
+            size=(width, height),
+            label_stride=label_stride,
+            confidence=confidence,
+            pixel_thresholds=PIXEL_THRESHOLDS,
+            object_classes=grouping.object_classes,
+            stages=stage_entries,
+            heads=tuple(head_entries),
+            labels=tuple(labels.values()),
+            original=original,
+            provenance=Provenance.now(
+                "export",
+                inputs={"weights": sha256_of(run / WEIGHTS), "training data": described.data_fingerprint},
+                options={"network": described.network.model_dump(mode="json")},
+            ),
+        )
         manifest.save(folder / MANIFEST)
     progress("export", 4, 4)
     return manifest
@@ -87,7 +118,7 @@ def export(
 
 def _write(folder: Path, name: str, piece: Piece) -> GraphEntry:
     path = folder / name
-    onnx.save(piece.model, path)
+    onnx.save(without_notes(piece.model), path)
     return GraphEntry(
         file=name,
         sha256=sha256_of(path),
@@ -103,53 +134,30 @@ def _shape(model: onnx.ModelProto, output: str) -> tuple[int, ...]:
     return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
 
 
-def _labels(folder: Path, written: dict[str, GraphEntry], network: MultiExitNetwork, shape: Sequence[int], size: Size) -> str:
+@dataclass(frozen=True)
+class _LabelGraphs:
+    """From the shape of class scores to the graph that makes a label map of them."""
+
+    network: MultiExitNetwork
+    size: Size
+    label_stride: LabelStride
+
+    def __call__(self, shape: Sequence[int]) -> onnx.ModelProto:
+        width, height = self.size
+        stride = self.network.stride(torch.empty(*shape), height)
+        return labels_graph(shape, stride, height, width, label_stride=self.label_stride)
+
+
+def _labels(folder: Path, written: dict[str, GraphEntry], make: _LabelGraphs, shape: Sequence[int]) -> str:
     """Write the graph from class scores of this shape to labels, unless it is there; its file name."""
     name = f"labels-{shape[2]}x{shape[3]}.onnx"
     if name not in written:
-        written[name] = _write(folder, name, Piece(_labels_graph(network, shape, size), ("scores",), ("labels",)))
+        written[name] = _write(folder, name, Piece(make(shape), ("scores",), ("labels",)))
     return name
 
 
-def _labels_graph(network: MultiExitNetwork, shape: Sequence[int], size: Size) -> onnx.ModelProto:
-    width, height = size
-    return labels_graph(shape, network.stride(torch.empty(*shape), height), height, width)
-
-
-def _original(model: onnx.ModelProto, network: MultiExitNetwork, shape: Sequence[int], size: Size) -> Piece:
+def _original(model: onnx.ModelProto, labels: onnx.ModelProto) -> Piece:
     """The network without early exits in one graph: all that the final exit's class scores need, and its label map."""
     scores = head_outputs(FINAL)[0]
     alone = subgraph(model, [scores])
-    labels = _labels_graph(network, shape, size)
     return Piece(merge_models(alone.model, labels, io_map=[(scores, "scores")]), alone.inputs, ("labels",))
-
-
-def _manifest(
-    described: NetworkFile,
-    size: Size,
-    confidence: ConfidenceKind,
-    stages: tuple[GraphEntry, ...],
-    heads: list[HeadEntry],
-    labels: dict[str, GraphEntry],
-    original: GraphEntry,
-    run: Path,
-) -> Manifest:
-    hashes = [graph.sha256 for graph in (*stages, *heads, *labels.values())]
-    return Manifest(
-        package_id=hashlib.sha256("".join(hashes).encode()).hexdigest(),
-        classes=described.classes,
-        palette=described.palette,
-        size=size,
-        confidence=confidence,
-        pixel_thresholds=PIXEL_THRESHOLDS,
-        object_classes=described.object_classes,
-        stages=stages,
-        heads=tuple(heads),
-        labels=tuple(labels.values()),
-        original=original,
-        provenance=Provenance.now(
-            "export",
-            inputs={"weights": sha256_of(run / WEIGHTS), "training data": described.data_fingerprint},
-            options={"network": described.network.model_dump(mode="json")},
-        ),
-    )

@@ -25,7 +25,7 @@ from offramp.export.joining import as_model, renamed
 from offramp.export.stages import Piece, subgraph
 from offramp.files import new_file
 from offramp.policy import GRID, MEAN, STEPS
-from offramp.specs import REGIONS, Mode, Region, Size
+from offramp.specs import REGIONS, Mode, Region
 
 THRESHOLDS = "thresholds"
 OUTPUTS = ("labels", "score", "exit")
@@ -135,7 +135,9 @@ def put_together(package: Path, manifest: Manifest, plan: Plan, *, feed_threshol
         inputs.append(helper.make_tensor_value_info(THRESHOLDS, TensorProto.DOUBLE, [len(plan.thresholds)]))
         if not feed_thresholds:
             weights.append(numpy_helper.from_array(np.array(plan.thresholds), THRESHOLDS))
-    graph = helper.make_graph(nodes, "offramp", inputs, _outputs(OUTPUTS, manifest.size), [*assembly.shared(), *weights])
+    graph = helper.make_graph(
+        nodes, "offramp", inputs, _outputs(OUTPUTS, manifest.labels_shape), [*assembly.shared(), *weights]
+    )
     model = as_model(graph, [piece.model for piece in assembly.pieces])
     helper.set_model_props(model, _metadata(manifest, plan))
     onnx.checker.check_model(model, full_check=True)
@@ -196,7 +198,7 @@ class _Assembly:
 
     def __init__(self, package: Path, manifest: Manifest, plan: Plan) -> None:
         self.plan = plan
-        self.size = manifest.size
+        self.labels_shape = manifest.labels_shape
         # A head without its confidence map, which is for people to look at.
         self.heads = [subgraph(onnx.load(package / head.file), (head.outputs[0], head.outputs[2])) for head in plan.heads]
         wanted = {name for head in self.heads for name in head.inputs}
@@ -247,9 +249,9 @@ class _Assembly:
             return nodes + self.answer(number, scores, outputs), weights
         threshold, leaves = f"{own}/policy/threshold", f"{own}/policy/leaves"
         left, deeper = ([f"{own}/{branch}/{name}" for name in OUTPUTS] for branch in ("then", "else"))
-        then = helper.make_graph(self.answer(number, scores, left), "leave", [], _outputs(left, self.size))
+        then = helper.make_graph(self.answer(number, scores, left), "leave", [], _outputs(left, self.labels_shape))
         deeper_nodes, deeper_weights = self.level(number + 1, deeper)
-        otherwise = helper.make_graph(deeper_nodes, "go on", [], _outputs(deeper, self.size), deeper_weights)
+        otherwise = helper.make_graph(deeper_nodes, "go on", [], _outputs(deeper, self.labels_shape), deeper_weights)
         nodes += [
             helper.make_node("Gather", [THRESHOLDS, f"number/{number}"], [threshold]),
             helper.make_node("GreaterOrEqual", [f"{own}/policy/score", threshold], [leaves]),
@@ -312,10 +314,10 @@ def _score(sure: str, prefix: str) -> list[onnx.NodeProto]:
     ]
 
 
-def _outputs(names: Sequence[str], size: Size) -> list[onnx.ValueInfoProto]:
+def _outputs(names: Sequence[str], labels_shape: tuple[int, int]) -> list[onnx.ValueInfoProto]:
     """What the graph and each branch give."""
     types: tuple[tuple[int, list[int]], ...] = (
-        (TensorProto.UINT8, [1, size[1], size[0]]),
+        (TensorProto.UINT8, [1, *labels_shape]),
         (TensorProto.DOUBLE, []),
         (TensorProto.INT64, []),
     )

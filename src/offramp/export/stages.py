@@ -8,10 +8,11 @@ the graph came from: any ONNX model with several outputs can be cut like this.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import onnx
+from onnx import helper
 from onnx.utils import Extractor
 
 
@@ -120,6 +121,25 @@ def _reads(node: onnx.NodeProto) -> set[str]:
     return names
 
 
+def without_notes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model itself, less the exporter's notes: they hold source lines and paths of the machine that exported."""
+    model.ClearField("metadata_props")
+    for graph in _graphs(model.graph):
+        graph.ClearField("metadata_props")
+        for part in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+            part.ClearField("metadata_props")
+            part.ClearField("doc_string")
+    return model
+
+
+def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
+    yield graph
+    for node in graph.node:
+        for attribute in node.attribute:
+            for inner in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                yield from _graphs(inner)
+
+
 def count_macs(model: onnx.ModelProto) -> int:
     """Multiply-accumulates of a model's convolutions and matrix products, for its static shapes."""
     graph = model.graph
@@ -141,5 +161,7 @@ def count_macs(model: onnx.ModelProto) -> int:
 
 def parameter_bytes(model: onnx.ModelProto) -> int:
     """Bytes of a model's weights."""
-    sizes = {onnx.TensorProto.FLOAT: 4, onnx.TensorProto.INT64: 8, onnx.TensorProto.FLOAT16: 2, onnx.TensorProto.INT8: 1}
-    return sum(math.prod(tensor.dims) * sizes.get(tensor.data_type, 4) for tensor in model.graph.initializer)
+    return sum(
+        math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+        for tensor in model.graph.initializer
+    )

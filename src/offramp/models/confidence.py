@@ -6,6 +6,7 @@ These run inside the exported graphs, at head resolution: the same arithmetic at
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch.nn import functional
@@ -36,6 +37,21 @@ def pixel_confidence(scores: torch.Tensor, kind: ConfidenceKind) -> torch.Tensor
     entropy = -(probabilities * functional.log_softmax(scores, dim=1)).sum(dim=1)
     # Rounding takes the flattest distributions just below 0, and the first pixel threshold, 0, must be reached by all.
     return (1.0 - entropy / math.log(scores.shape[1])).clamp_min(0.0)
+
+
+def grouped(scores: torch.Tensor, groups: Sequence[int]) -> torch.Tensor:
+    """Class scores of groups of classes: a group's probability is the sum of its classes'.
+
+    Args:
+        scores: (N, C, h, w).
+        groups: for each of the C classes the index of its group, 0 to G - 1.
+
+    Returns:
+        (N, G, h, w).
+
+    """
+    members = [[index for index, group in enumerate(groups) if group == wanted] for wanted in range(max(groups) + 1)]
+    return torch.cat([scores[:, of].logsumexp(dim=1, keepdim=True) if len(of) > 1 else scores[:, of] for of in members], dim=1)
 
 
 def sure_counts(scores: torch.Tensor, confidence: torch.Tensor, object_classes: tuple[int, ...]) -> torch.Tensor:

@@ -15,7 +15,7 @@ from PIL import Image
 from offramp.artifacts import Frame
 from offramp.errors import InputError
 from offramp.files import new_file
-from offramp.runtime.predictor import Answer
+from offramp.runtime.predictor import Answer, enlarged
 from offramp.runtime.sources import Shot
 from offramp.specs import Overlays
 
@@ -30,7 +30,7 @@ Palette = Sequence[tuple[int, int, int]]
 class Outputs:
     """A run's folder, written frame by frame; what is written stays, whatever comes."""
 
-    def __init__(self, out: Path, exits: Sequence[str], palette: Palette, overlays: Overlays) -> None:
+    def __init__(self, out: Path, exits: Sequence[str], palette: Palette, overlays: Overlays, *, label_stride: int = 1) -> None:
         """Refuse a folder that no run made. Nothing is written yet: a run that answers nothing leaves nothing behind.
 
         Raises:
@@ -40,6 +40,7 @@ class Outputs:
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RUN_LOG).exists())):
             raise InputError(f"will not write into {out}: it is no earlier run's folder; choose another --out")
         self.out, self.exits, self.palette, self.overlays = out, tuple(exits), tuple(palette), overlays
+        self.label_stride = label_stride
         self._table: Any = None
         self._video = _Video(out / OVERLAYS) if overlays == "video" else None
 
@@ -56,7 +57,8 @@ class Outputs:
         with new_file(self.out / "labels" / f"{shot.name}.png", durable=False) as temporary:
             labels.save(temporary, format="PNG")
         if self.overlays != "none":
-            mixed = (shot.image // 2 + np.asarray(self.palette, np.uint8)[answer.labels] // 2).astype(np.uint8)
+            full = enlarged(answer.labels, self.label_stride, shot.image.shape)
+            mixed = (shot.image // 2 + np.asarray(self.palette, np.uint8)[full] // 2).astype(np.uint8)
             if self._video is not None:
                 self._video.add(mixed, shot.seconds)
             else:

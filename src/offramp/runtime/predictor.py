@@ -41,7 +41,7 @@ class Answer:
     """What the network says of an image."""
 
     labels: Pixels
-    """Class indices, (H, W), of the image's own size."""
+    """Class indices, (ceil(H / s), ceil(W / s)) of the image's own size (H, W); s is the package's label stride, usually 1."""
     confidence: npt.NDArray[np.float32]
     """(h, w), at head resolution."""
     exit: str
@@ -226,8 +226,9 @@ class Predictor:
     def _answer(self, found: ExitAnswer, pixels: Pixels, scores: dict[str, float], started: float) -> Answer:
         begun = time.perf_counter()
         labels = found.labels()
-        if labels.shape != pixels.shape[:2]:
-            size = (pixels.shape[1], pixels.shape[0])
+        stride = self.manifest.label_stride
+        size = (-(-pixels.shape[1] // stride), -(-pixels.shape[0] // stride))
+        if labels.shape != size[::-1]:
             labels = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
         ended = time.perf_counter()
         self._note_finished(found, ended - begun)
@@ -302,6 +303,13 @@ def fit(pixels: Pixels, size: Size) -> Pixels:
     if pixels.shape[:2] == (size[1], size[0]):
         return pixels
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def enlarged(labels: Pixels, stride: int, shape: tuple[int, ...]) -> Pixels:
+    """A label map of this stride at its image's full size (H, W): what hangs over the edge is cut."""
+    if stride == 1:
+        return labels
+    return labels.repeat(stride, axis=0).repeat(stride, axis=1)[: shape[0], : shape[1]]
 
 
 def as_pixels(image: Pixels | Image.Image | Path | str) -> Pixels:

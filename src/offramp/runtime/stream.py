@@ -45,13 +45,15 @@ def run(
         InputError: bad input, or `out` cannot be written.
 
     """
-    outputs = Outputs(out, predictor.exits, predictor.manifest.palette, overlays)
+    manifest = predictor.manifest
+    outputs = Outputs(out, predictor.exits, manifest.palette, overlays, label_stride=manifest.label_stride)
     if deadline_ms is not None:
         predictor.warm_up()  # before the first frame waits
     opened = open_source(source, live=live)
     frames: list[Frame] = []
     interrupted = False
     begun = time.perf_counter()
+    whole: RunLog | None = None
 
     def log() -> RunLog:
         return _log(predictor, frames, opened, deadline_ms, interrupted=interrupted)
@@ -82,10 +84,11 @@ def run(
         opened.close()
         outputs.close()
         if frames:
-            log().save(out / RUN_LOG)
-    if not frames:
+            whole = log()
+            whole.save(out / RUN_LOG)
+    if whole is None:
         raise InputError(f"{source} holds no frame that can be read")
-    return log()
+    return whole
 
 
 SHOWN = 50
