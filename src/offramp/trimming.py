@@ -19,6 +19,7 @@ from offramp.artifacts import (
     Provenance,
     load_json,
     load_manifest,
+    needed_outputs,
     package_identity,
     require_same_package,
 )
@@ -52,10 +53,10 @@ def trim(package: Path, deployment: Path, out: Path, *, merge: Merge | None = No
     heads = tuple(manifest.head(name) for name in chosen.exits)
     if [head.stage for head in heads] != sorted(head.stage for head in heads):
         raise InputError(f"damaged deployment {deployment}: its exits are not in order of depth; search again")
-    stages = manifest.stages[: heads[-1].stage + 1]
+    stages, heads = _only_needed(manifest.stages[: heads[-1].stage + 1], heads)
     made: dict[str, bytes] = {}
     if merge is not None:
-        merged, within = merge(package, manifest, heads)
+        merged, within = merge(package, manifest, tuple(manifest.head(name) for name in chosen.exits))
         heads = tuple(within)
         stages = tuple(entry for entry, _ in merged)
         made = {entry.file: content for entry, content in merged}
@@ -82,3 +83,12 @@ def trim(package: Path, deployment: Path, out: Path, *, merge: Merge | None = No
                 shutil.copyfile(package / graph.file, folder / graph.file)
         trimmed.save(folder / MANIFEST)
     return trimmed
+
+
+def _only_needed(
+    stages: tuple[GraphEntry, ...], heads: tuple[HeadEntry, ...]
+) -> tuple[tuple[GraphEntry, ...], tuple[HeadEntry, ...]]:
+    """Without stages that nothing of this is made from: of a cascade's small network those behind its last exit."""
+    kept = [index for index, outputs in enumerate(needed_outputs(stages, heads)) if outputs]
+    moved = tuple(head.model_copy(update={"stage": sum(index <= head.stage for index in kept) - 1}) for head in heads)
+    return tuple(stages[index] for index in kept), moved

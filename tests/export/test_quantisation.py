@@ -55,6 +55,10 @@ def weights_to_8_bits(array):
     return np.rint(array / scale) * scale
 
 
+def convolved(array, weights):
+    return np.einsum("oi,nihw->nohw", weights[..., 0, 0], array)
+
+
 def test_it_computes_what_8_bits_say(graph, tmp_path):
     array = image()
     ranged = find_ranges(graph, [{"image": array}], ["scores"], tmp_path)

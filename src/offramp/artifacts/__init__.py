@@ -16,6 +16,7 @@ from offramp.artifacts.package import (
     Lowering,
     Manifest,
     load_manifest,
+    needed_outputs,
     package_identity,
 )
 from offramp.artifacts.profile import Measurement, Profile
@@ -48,6 +49,7 @@ __all__ = [
     "load_json",
     "load_manifest",
     "load_records",
+    "needed_outputs",
     "package_identity",
     "require_same_package",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal, Self
 
@@ -168,6 +168,26 @@ class Manifest(Artifact):
         if len(self.palette) != len(self.classes):
             raise ValueError("the palette must have one colour for each class")
         return self
+
+
+def needed_outputs(stages: Sequence[GraphEntry], heads: Sequence[HeadEntry]) -> list[frozenset[str]]:
+    """What each stage must give so that these heads can run: nothing, where it need not run.
+
+    Stages run in order, each head right behind its stage. A name means what was made last: two networks in one package (see
+    `search.cascade`) may use the same names.
+    """
+    wanted: set[str] = set()
+    needed = []
+    for index in reversed(range(len(stages))):
+        for head in heads:
+            if head.stage == index:
+                wanted.update(head.outputs if head.file == stages[index].file else head.inputs)
+        made = frozenset(wanted & set(stages[index].outputs))
+        wanted -= made
+        if made:
+            wanted |= set(stages[index].inputs)
+        needed.append(made)
+    return needed[::-1]
 
 
 def package_identity(stages: Iterable[GraphEntry], heads: Iterable[GraphEntry], labels: Iterable[GraphEntry]) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from offramp.artifacts import GraphEntry, HeadEntry, Manifest
+from offramp.artifacts import GraphEntry, HeadEntry, Manifest, needed_outputs
 from offramp.errors import InputError
 from offramp.export.stages import Piece, parameter_bytes, subgraph, without_notes
 
@@ -39,26 +39,20 @@ def merge_stages(
     if any(manifest.within_stage(head) for head in manifest.heads):
         raise InputError(f"the stages of {package} have been merged already; merge those of the package that it was made of")
     cut = {head.exit: Piece(onnx.load(package / head.file), head.inputs, head.outputs) for head in heads}
-    wanted = {name for head in heads for name in head.inputs}
-    stages: dict[int, Piece] = {}
-    for index in reversed(range(heads[-1].stage + 1)):
-        needed = [name for name in manifest.stages[index].outputs if name in wanted]
-        if needed:
-            stages[index] = subgraph(onnx.load(package / manifest.stages[index].file), needed)
-            wanted |= set(stages[index].inputs)
+    needed = needed_outputs(manifest.stages[: heads[-1].stage + 1], heads)
+    stages = {
+        index: subgraph(onnx.load(package / manifest.stages[index].file), sorted(outputs))
+        for index, outputs in enumerate(needed)
+        if outputs
+    }
     merged, within = [], []
-    made: set[str] = set()
     begin = 0
     for number, end in enumerate(sorted({head.stage for head in heads})):
         here = [head for head in heads if head.stage == end]
         group = {f"stage-{index}": stages[index] for index in range(begin, end + 1) if index in stages}
         group |= {f"head-{place}": cut[head.exit] for place, head in enumerate(here)}
-        later = {name for index, stage in stages.items() if index > end for name in stage.inputs}
-        later |= {name for head in heads if head.stage > end for name in head.inputs}
         answers = {name for head in here for name in head.outputs}
-        # What an earlier graph gives is not given again, even where it is made again.
-        model, inputs, outputs = _merge(group, (later | answers) - made)
-        made |= set(outputs)
+        model, inputs, outputs = _merge(group, _read_later(stages, heads, end) | answers)
         content = model.SerializeToString()
         entry = GraphEntry(
             file=f"stage-{number}.onnx",
@@ -73,6 +67,17 @@ def merge_stages(
         within += [head.model_copy(update=moved) for head in here]
         begin = end + 1
     return merged, within
+
+
+def _read_later(stages: Mapping[int, Piece], heads: Sequence[HeadEntry], end: int) -> set[str]:
+    """What stages and heads behind a stage take of those up to it."""
+    read: set[str] = set()
+    for index in sorted(stages, reverse=True):
+        if index <= end:
+            break
+        read |= {name for head in heads if head.stage == index for name in head.inputs}
+        read = (read - set(stages[index].outputs)) | set(stages[index].inputs)
+    return read
 
 
 def _merge(pieces: Mapping[str, Piece], wanted: set[str]) -> tuple[onnx.ModelProto, tuple[str, ...], tuple[str, ...]]:
