@@ -29,7 +29,7 @@ MAY_IMPORT = {
     "evaluation": {"runtime", "data", "artifacts", "specs", "metrics", "errors", "progress"},
     "profiling": {"runtime", "artifacts", "specs", "energy", "errors", "progress"},
     "lowering": {"export", "evaluation", "runtime", "artifacts", "data", "specs", "metrics", "errors", "files", "progress"},
-    "search": {"specs", "artifacts", "policy", "metrics", "errors", "progress"},
+    "search": {"specs", "artifacts", "policy", "metrics", "errors", "files", "progress"},
     "trimming": {"artifacts", "files", "errors"},
     "report": {"specs", "artifacts", "policy", "metrics", "errors", "files", "progress"},
     "console": {"progress"},

@@ -21,7 +21,8 @@ from offramp.specs import REGIONS, Mode, Region, SearchSpec
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from offramp.artifacts import Certificate, Deployment, Doubt
+    from offramp.artifacts import Certificate, Deployment, Doubt, Profile, Records
+    from offramp.progress import Progress
     from offramp.search import Candidate
 
 WHERE: dict[Region, str] = {"all": "of all pixels", "off-edges": "off the edges", "objects": "over objects"}
@@ -57,6 +58,11 @@ def search(
     calibration: Annotated[
         Path | None, typer.Option(metavar="RECORDS", help="Other images to certify a risk by; else half of the records.")
     ] = None,
+    cascade: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(metavar="SMALL LARGE", help="Two packages: the large network is asked where the small one is unsure."),
+    ] = None,
+    package: Annotated[Path | None, typer.Option(metavar="PACKAGE", help="Of a cascade: the package to make of both.")] = None,
     front: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write the whole Pareto front, too.")] = None,
     max_candidates: Annotated[int, typer.Option(help="Early exits are added only up to a space of so many.")] = 10**11,
     workers: Annotated[int, typer.Option(help="Processes of a large search; 0: as many as processors.", min=0)] = 0,
@@ -67,6 +73,9 @@ def search(
     Give --records and --profile several times to choose among packages as well.
 
     Example: offramp search --records val.records --profile here.profile --mode input-dependent --out chosen.json
+
+    With --cascade SMALL LARGE give the records and profiles of both, in this order, and --package: what was chosen is of that
+    package, which holds both networks and is trimmed and run like any other.
     """
     from offramp.artifacts import Profile, load_json, load_records
     from offramp.files import sha256_of
@@ -101,12 +110,13 @@ def search(
     hashes = [{"records": sha256_of(one), "profile": sha256_of(other)} for one, other in zip(records, profile, strict=True)]
     others = None if calibration is None else load_records(calibration)
     place, workers = 0, workers or os.cpu_count() or 1
+    _require_fitting(len(pairs), cascade, package, front, calibration)
     started = time.perf_counter()
     with showing_progress() as progress:
-        if len(pairs) == 1:
+        if cascade is not None and package is not None:
+            deployment = _search_cascade(pairs, cascade, package, spec, hashes, workers, progress)
+        elif len(pairs) == 1:
             deployment = step(*pairs[0], spec, inputs=hashes[0], calibration=others, workers=workers, progress=progress)
-        elif others is not None:
-            raise InputError("calibration records are of one package; search each package by itself")
         else:
             deployment, place = search_all(pairs, spec, inputs=hashes, workers=workers, progress=progress)
         seconds = time.perf_counter() - started
@@ -117,13 +127,56 @@ def search(
     values = {**deployment.model_dump(mode="json"), "search_seconds": seconds, "records": str(records[place])}
 
     def people() -> None:
-        if len(pairs) > 1:
+        if cascade is not None:
+            say(f"a cascade of {cascade[0]} and {cascade[1]}, in {package}")
+            if not any(name.startswith("small/") for name in deployment.exits):
+                say("the small network does not help here: search the large one by itself, which then need not wait for it")
+        elif len(pairs) > 1:
             say(f"of {len(pairs)} packages that of {records[place]} and {profile[place]}")
         _show_deployment(deployment, seconds)
         if front is not None:
             _show_front(candidates)
 
     show(as_json, values, people)
+
+
+def _require_fitting(
+    pairs: int, cascade: tuple[Path, Path] | None, package: Path | None, front: Path | None, calibration: Path | None
+) -> None:
+    if (cascade is None) != (package is None):
+        raise InputError("--cascade SMALL LARGE and --package, the package to make of both, go together")
+    if cascade is not None and pairs != 2:
+        raise InputError(f"--cascade needs the records and the profile of both packages, in their order: got {pairs} of each")
+    if cascade is not None and front is not None:
+        raise InputError("--front is of one package; for a cascade's, evaluate and profile the package that --package makes")
+    if calibration is not None and pairs > 1:
+        raise InputError("calibration records are of one package; search each package by itself")
+
+
+def _search_cascade(
+    pairs: Sequence[tuple[Records, Profile]],
+    packages: tuple[Path, Path],
+    out: Path,
+    spec: SearchSpec,
+    hashes: Sequence[dict[str, str]],
+    workers: int,
+    progress: Progress,
+) -> Deployment:
+    """Search first: where nothing meets the limits, nothing is written."""
+    from offramp.artifacts import load_manifest, require_same_package
+    from offramp.search import cascade_manifest, search_cascade, write_cascade
+
+    for place, (which, (records, profile)) in enumerate(zip(("small", "large"), pairs, strict=True)):
+        identity = load_manifest(packages[place]).package_id
+        require_same_package(identity, **{f"{which} records": records.info.package_id, f"{which} profile": profile.package_id})
+    package_id = cascade_manifest(*packages).package_id
+    inputs = {
+        f"{which} {name}": value for which, of in zip(("small", "large"), hashes, strict=True) for name, value in of.items()
+    }
+    both = (pairs[0], pairs[1])
+    deployment = search_cascade(both, package_id, spec, inputs=inputs, workers=workers, progress=progress)
+    write_cascade(*packages, out)
+    return deployment
 
 
 def _two_numbers(text: str) -> list[str]:
