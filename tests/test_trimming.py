@@ -4,10 +4,12 @@ import json
 import shutil
 
 import numpy as np
+import onnx
 import pytest
 
 from offramp.artifacts import MANIFEST, load_manifest
 from offramp.errors import InputError
+from offramp.evaluation import evaluate
 from offramp.profiling import profile
 from offramp.runtime.engines import StagedNetwork, open_engine
 from offramp.runtime.predictor import Predictor
@@ -200,6 +202,29 @@ def test_merged_stages_give_only_what_is_taken(package, deploy, tmp_path, merge_
     answers = {name for head in trimmed.heads for name in head.outputs}
     assert {name for stage in trimmed.stages for name in stage.outputs} == answers | set(trimmed.stages[1].inputs)
     assert len(files(tmp_path / "out")) == 5  # manifest, two stages, two label maps
+
+
+def test_without_confidence_the_labels_are_the_same(package, deploy, scenes, tmp_path, merge_stages):
+    trim(package, deploy(0, 2), tmp_path / "with", merge=merge_stages)
+    trimmed = trim(package, deploy(0, 2), tmp_path / "without", merge=merge_stages, confidence=False)
+    assert [len(head.outputs) for head in trimmed.heads] == [1, 1]
+    nodes = {
+        name: sum(len(onnx.load(path).graph.node) for path in (tmp_path / name).glob("*.onnx")) for name in ("with", "without")
+    }
+    assert nodes["without"] < nodes["with"] - 20, "what nobody reads is not computed"
+    image = np.random.default_rng(8).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    for engine in ("onnxruntime", "openvino"):
+        ways = (Predictor(tmp_path / name, engine=engine).refine(image) for name in ("with", "without"))
+        for one, other in zip(*ways, strict=True):
+            np.testing.assert_array_equal(one.labels, other.labels)
+            assert one.confidence.size > 0 == other.confidence.size
+    with pytest.raises(InputError, match="trimmed without confidence"):
+        evaluate(tmp_path / "without", scenes, "val")
+    for merge, mode in ((None, "anytime"), (merge_stages, "input-dependent")):
+        thresholds = (0.5,) if mode == "input-dependent" else ()
+        path = deploy(0, 2, mode=mode, image_thresholds=thresholds)
+        with pytest.raises(InputError, match="no policy judges"):
+            trim(package, path, tmp_path / "more", merge=merge, confidence=False)
 
 
 def test_a_merged_package_is_profiled_and_not_merged_again(package, deploy, deployment_of, tmp_path, merge_stages):

@@ -56,6 +56,8 @@ def evaluate(
     network = StagedNetwork(package, open_engine(engine, threads, precision))
     samples = open_split(data, split)
     require_same_classes(samples, network.manifest)
+    if not network.manifest.judges:
+        raise InputError(f"{package} was trimmed without confidence, which records hold; evaluate the package before trim")
     asked = range(len(samples)) if images is None else images
     counts = []
     for number, index in enumerate(asked, 1):

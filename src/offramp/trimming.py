@@ -7,8 +7,9 @@ these can have stages merged.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from offramp.artifacts import (
     MANIFEST,
@@ -26,12 +27,17 @@ from offramp.artifacts import (
 from offramp.errors import InputError
 from offramp.files import check_replaceable, new_folder, sha256_of
 
-Merge = Callable[[Path, Manifest, Sequence[HeadEntry]], tuple[Sequence[tuple[GraphEntry, bytes]], Sequence[HeadEntry]]]
-"""From a package, its manifest and some heads to the stages that they need, as the manifest says them, with their files, and to
-the heads within them."""
+
+class Merge(Protocol):
+    """What makes one graph of all that runs between one exit and the next; see `export.joining.merge_stages`."""
+
+    def __call__(
+        self, package: Path, manifest: Manifest, heads: Sequence[HeadEntry], *, confidence: bool = True
+    ) -> tuple[Sequence[tuple[GraphEntry, bytes]], Sequence[HeadEntry]]:
+        """From a package, its manifest and some heads to the stages that they need, with their files, and the heads in them."""
 
 
-def trim(package: Path, deployment: Path, out: Path, *, merge: Merge | None = None) -> Manifest:
+def trim(package: Path, deployment: Path, out: Path, *, merge: Merge | None = None, confidence: bool = True) -> Manifest:
     """Write the package `out` with the stages and heads that the deployment uses.
 
     Args:
@@ -39,6 +45,7 @@ def trim(package: Path, deployment: Path, out: Path, *, merge: Merge | None = No
         deployment: a file that `offramp search` made for it.
         out: the new package; an earlier one of that name is replaced, unless it is `package` itself.
         merge: `export.joining.merge_stages`, to make one graph of what runs between one exit and the next.
+        confidence: whether answers still come with their confidence; without it, which takes `merge`, no policy can judge.
 
     Raises:
         InputError: the parts do not belong together, or something else stands at `out`.
@@ -50,13 +57,18 @@ def trim(package: Path, deployment: Path, out: Path, *, merge: Merge | None = No
     manifest = load_manifest(package)
     chosen = load_json(deployment, Deployment)
     require_same_package(manifest.package_id, deployment=chosen.package_id)
+    if not confidence and (merge is None or chosen.mode == "input-dependent"):
+        raise InputError(
+            "confidence can be left out where stages are merged and no policy judges by it: merge, and choose the mode "
+            "budgeted or anytime"
+        )
     heads = tuple(manifest.head(name) for name in chosen.exits)
     if [head.stage for head in heads] != sorted(head.stage for head in heads):
         raise InputError(f"damaged deployment {deployment}: its exits are not in order of depth; search again")
     stages, heads = _only_needed(manifest.stages[: heads[-1].stage + 1], heads)
     made: dict[str, bytes] = {}
     if merge is not None:
-        merged, within = merge(package, manifest, tuple(manifest.head(name) for name in chosen.exits))
+        merged, within = merge(package, manifest, tuple(manifest.head(name) for name in chosen.exits), confidence=confidence)
         heads = tuple(within)
         stages = tuple(entry for entry, _ in merged)
         made = {entry.file: content for entry, content in merged}

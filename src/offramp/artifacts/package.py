@@ -42,7 +42,10 @@ class GraphEntry(Spec):
 
 
 class HeadEntry(GraphEntry):
-    """The head of one exit: from the outputs of stages to class scores, confidence and counts of sure pixels."""
+    """The head of one exit: from the outputs of stages to class scores, confidence and counts of sure pixels.
+
+    Of a package that was trimmed without confidence to class scores alone.
+    """
 
     exit: str
     tap: str
@@ -133,6 +136,11 @@ class Manifest(Artifact):
     def exits(self) -> tuple[str, ...]:
         """Names of all exits, in order of depth."""
         return tuple(head.exit for head in self.heads)
+
+    @property
+    def judges(self) -> bool:
+        """Whether heads give what a policy judges by."""
+        return all(len(head.outputs) > 1 for head in self.heads)
 
     def within_stage(self, head: HeadEntry) -> bool:
         """Whether the head's outputs come with its stage's, from one graph; the head then takes no inputs of its own."""

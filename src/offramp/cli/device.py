@@ -127,6 +127,9 @@ def trim(
     merge: Annotated[
         bool, typer.Option("--merge", help="One graph of all that runs between one exit and the next: faster; needs onnx.")
     ] = False,
+    confidence: Annotated[
+        bool, typer.Option(help="Whether answers come with their confidence; without it, with --merge, no policy can judge.")
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Keep the chosen exits and thresholds, leave the rest out.
@@ -139,7 +142,7 @@ def trim(
         need("onnx", extra="train")
         from offramp.export.joining import merge_stages
 
-    trimmed = step(package, deployment, out, merge=merge_stages if merge else None)
+    trimmed = step(package, deployment, out, merge=merge_stages if merge else None, confidence=confidence)
     size = sum(file.stat().st_size for file in out.iterdir())
     values = {"package": str(out), "package_id": trimmed.package_id, "exits": list(trimmed.exits), "bytes": size}
     show(as_json, values, lambda: say(f"{out}: {', '.join(trimmed.exits)}; {size / 1e6:.2f} MB"))

@@ -16,7 +16,7 @@ from offramp.export.stages import Piece, parameter_bytes, subgraph, without_note
 
 
 def merge_stages(
-    package: Path, manifest: Manifest, heads: Sequence[HeadEntry]
+    package: Path, manifest: Manifest, heads: Sequence[HeadEntry], *, confidence: bool = True
 ) -> tuple[list[tuple[GraphEntry, bytes]], list[HeadEntry]]:
     """All that is run between one exit and the next as one graph: the stages up to a head's and the head.
 
@@ -27,6 +27,7 @@ def merge_stages(
         package: a folder.
         manifest: its manifest.
         heads: in order of depth.
+        confidence: whether they still make what a policy judges by, and what people see of it.
 
     Returns:
         One graph for each of the stages at which heads stand, in order: what the manifest says of it, and its file's content.
@@ -38,7 +39,9 @@ def merge_stages(
     """
     if any(manifest.within_stage(head) for head in manifest.heads):
         raise InputError(f"the stages of {package} have been merged already; merge those of the package that it was made of")
-    cut = {head.exit: Piece(onnx.load(package / head.file), head.inputs, head.outputs) for head in heads}
+    if not confidence:
+        heads = [head.model_copy(update={"outputs": head.outputs[:1]}) for head in heads]
+    cut = {head.exit: subgraph(onnx.load(package / head.file), head.outputs) for head in heads}
     needed = needed_outputs(manifest.stages[: heads[-1].stage + 1], heads)
     stages = {
         index: subgraph(onnx.load(package / manifest.stages[index].file), sorted(outputs))

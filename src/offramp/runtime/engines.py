@@ -22,7 +22,8 @@ import numpy.typing as npt
 
 from offramp.artifacts import GraphEntry, HeadEntry, Manifest, load_manifest
 from offramp.errors import InputError
-from offramp.specs import EngineName, Precision
+from offramp.policy import GRID
+from offramp.specs import REGIONS, EngineName, Precision
 
 Tensor = Any
 """A tensor as an engine holds it."""
@@ -272,6 +273,10 @@ def engine_version(name: EngineName) -> str:
     return "unknown"  # built by the user
 
 
+NOT_JUDGED = (np.zeros((1, 0, 0), np.float32), np.zeros((len(REGIONS), GRID), np.int32))
+"""Confidence and counts of a package that was trimmed without confidence: none."""
+
+
 @dataclass
 class ExitAnswer:
     """What one exit says of one image; labels are made only if they are asked for."""
@@ -280,7 +285,7 @@ class ExitAnswer:
     sure: npt.NDArray[np.int32]
     """(regions, GRID) pixels; see `policy`."""
     confidence: npt.NDArray[np.float32]
-    """(h, w), at head resolution."""
+    """(h, w), at head resolution; empty where the package was trimmed without confidence."""
     steps_ms: dict[str, float]
     """Time of every step so far for this image, in the order run: "stage 0", "head NAME", "labels NAME"."""
     make_labels: Callable[[], npt.NDArray[np.uint8]] = field(repr=False)
@@ -368,7 +373,8 @@ class StagedNetwork:
             outputs = timed(steps_ms, f"head {head.exit}", self._head_graphs[head.exit], tensors)
         else:
             outputs, steps_ms[f"head {head.exit}"] = tensors, 0.0
-        scores, confidence, sure = (outputs[name] for name in head.outputs)
+        scores, *judged = (outputs[name] for name in head.outputs)
+        confidence, sure = (self.engine.array(tensor) for tensor in judged) if judged else NOT_JUDGED
         entry, graph = self._labels[head.labels]
         image = self._images
 
@@ -378,7 +384,7 @@ class StagedNetwork:
             made = timed(steps_ms, f"labels {head.exit}", graph, {entry.inputs[0]: scores})
             return np.asarray(self.engine.array(made[entry.outputs[0]])[0], np.uint8)
 
-        return ExitAnswer(head.exit, self.engine.array(sure), self.engine.array(confidence)[0], steps_ms, make_labels)
+        return ExitAnswer(head.exit, sure, confidence[0], steps_ms, make_labels)
 
     def load_original(self) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] | None:
         """The single-exit network in one graph, image (H, W, 3) to labels (H, W); None if the package has none."""

@@ -43,7 +43,7 @@ class Answer:
     labels: Pixels
     """Class indices, (ceil(H / s), ceil(W / s)) of the image's own size (H, W); s is the package's label stride, usually 1."""
     confidence: npt.NDArray[np.float32]
-    """(h, w), at head resolution."""
+    """(h, w), at head resolution; empty where the package was trimmed without confidence."""
     exit: str
     scores: dict[str, float]
     """Score at each exit asked; empty where no policy judges."""

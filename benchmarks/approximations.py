@@ -1,0 +1,376 @@
+"""Every approximation alone and mixtures of them, side by side: what each keeps of the accuracy and takes of the time.
+
+    python benchmarks/approximations.py prepare DATA RUNS --out runs/approximations [--engine openvino] [--threads 2]
+    python benchmarks/approximations.py measure DATA --out runs/approximations [--engine openvino] [--threads 2] --json FILE
+
+RUNS holds finished runs of `offramp train` and `offramp prune`, by the names in `RUNS` below. `prepare` exports, lowers,
+evaluates on val, profiles and searches; what is there already is not made again. `measure` runs what was chosen by val on every
+image of test, image by image in turn, in one process, against the network without exits in one graph of fp32.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from offramp.artifacts import MANIFEST, Deployment, Manifest, Profile, Records, load_json, load_records
+from offramp.console import print_table, showing_progress
+from offramp.data.folder import open_split
+from offramp.errors import InputError
+from offramp.evaluation import as_groups, evaluate, resize_labels
+from offramp.export.joining import merge_stages
+from offramp.export.package import export
+from offramp.files import new_file
+from offramp.lowering import lower
+from offramp.metrics import count_pixels, miou
+from offramp.profiling import profile
+from offramp.progress import Progress
+from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.predictor import Predictor, enlarged, fit
+from offramp.search import search, search_cascade, write_cascade
+from offramp.specs import EngineName, LabelStride, Precision, SearchSpec, StoredPrecision
+from offramp.trimming import trim
+
+BASE, EXITS, PRUNED, SMALL = "base", "exits", "pruned", "small"
+RUNS = {
+    BASE: "mnv2-os16-skip-seed0",
+    EXITS: "mnv2-os16-skip-exits-seed0",
+    PRUNED: "mnv2-os16-skip-exits-pruned-0.6",
+    SMALL: "mnv2-os16-skip-exits-pruned-0.3",
+}
+"""By what they are here: one network, trained without exits and with them; and the latter with fewer channels."""
+
+GROUPS = ("Road+Pavement=Ground", "Building+Fence=Structure", "Pole+SignSymbol=Post", "Pedestrian+Bicyclist=Person")
+DROPS = (0.0, 0.5)
+"""Points of mIoU on val, against the base's final exit, that a choice may lose."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A package: of which run, with which approximations that export makes."""
+
+    run: str
+    label_stride: LabelStride = 1
+    size: tuple[int, int] | None = None
+    groups: tuple[str, ...] = ()
+    stored: StoredPrecision = "fp32"
+    precision: Precision = "fp32"
+    """What an engine computes in that has it."""
+
+
+VARIANTS: dict[str, Variant] = {
+    "base": Variant(BASE),
+    "base, labels 1/2": Variant(BASE, label_stride=2),
+    "base, labels 1/4": Variant(BASE, label_stride=4),
+    "base, labels 1/8": Variant(BASE, label_stride=8),
+    "base, classes grouped": Variant(BASE, groups=GROUPS),
+    "base, 400x300": Variant(BASE, size=(400, 300)),
+    "base, 320x240": Variant(BASE, size=(320, 240)),
+    "base, fp16": Variant(BASE, stored="fp16", precision="fp16"),
+    "base, bf16": Variant(BASE, stored="bf16", precision="bf16"),
+    "base, int8": Variant(BASE, stored="int8"),
+    "exits": Variant(EXITS),
+    "exits, int8": Variant(EXITS, stored="int8"),
+    "exits, int8, labels 1/2": Variant(EXITS, label_stride=2, stored="int8"),
+    "exits, int8, labels 1/4": Variant(EXITS, label_stride=4, stored="int8"),
+    "pruned": Variant(PRUNED),
+    "pruned, int8": Variant(PRUNED, stored="int8"),
+    "pruned, int8, labels 1/2": Variant(PRUNED, label_stride=2, stored="int8"),
+    "small": Variant(SMALL),
+    "small, int8": Variant(SMALL, stored="int8"),
+}
+CASCADES = {"cascade of small and base": ("small", "base"), "cascade, int8": ("small, int8", "base, int8")}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: a trimmed package."""
+
+    name: str
+    variant: str
+    mode: str
+    drop_pp: float | None
+    """None: the final exit, whatever it loses."""
+
+
+def rows() -> list[Row]:
+    """Each approximation alone, then mixtures; of packages with exits the best in two modes at each accepted loss."""
+    found = []
+    for name, variant in VARIANTS.items():
+        if variant.run in (EXITS, PRUNED, SMALL):
+            found += [Row(f"{name}: one exit", name, "budgeted", drop) for drop in DROPS]
+            found += [Row(f"{name}: by image", name, "input-dependent", drop) for drop in DROPS]
+        if variant.run != EXITS:
+            found.append(Row(f"{name}: final exit", name, "budgeted", None))
+    return found + [Row(name, name, "input-dependent", drop) for name in CASCADES for drop in DROPS]
+
+
+class Workshop:
+    """The folder in which everything lies."""
+
+    def __init__(self, out: Path, data: Path, engine: EngineName, threads: int, progress: Progress) -> None:
+        self.out, self.data, self.engine, self.threads, self.progress = out, data, engine, threads, progress
+        self.able = {"fp32"} if engine == "onnxruntime" else {"fp32", "bf16", "fp16"}
+
+    def package(self, name: str) -> Path:
+        """Of a variant."""
+        return self.out / "packages" / name
+
+    def measured_in(self, name: str) -> Precision:
+        """What the engine computes in."""
+        wanted = VARIANTS[name].precision if name in VARIANTS else "fp32"
+        return wanted if wanted in self.able else "fp32"
+
+    def records(self, name: str) -> Path:
+        """On val."""
+        return self.out / "records" / f"{name} {self.engine} {self.measured_in(name)}.records"
+
+    def profile(self, name: str) -> Path:
+        """On this machine."""
+        return self.out / "profiles" / f"{name} {self.engine} {self.threads}.profile"
+
+    def deployment(self, row: Row) -> Path:
+        """What was chosen for a row."""
+        return self.out / "chosen" / f"{row.name} {row.drop_pp} {self.engine} {self.threads}.json"
+
+    def trimmed(self, row: Row) -> Path:
+        """The package of what was chosen."""
+        return self.out / "trimmed" / f"{row.name} {row.drop_pp} {self.engine} {self.threads}"
+
+    def pair(self, name: str) -> tuple[Records, Profile]:
+        """What is searched."""
+        return load_records(self.records(name)), load_json(self.profile(name), Profile)
+
+    # ----------------------------------------------------------------------------------------------------------- prepare
+
+    def make_package(self, name: str, runs: Path) -> None:
+        """Export, and lower where that is asked for."""
+        variant, out = VARIANTS[name], self.package(name)
+        if (out / MANIFEST).exists():
+            return
+        run = runs / RUNS[variant.run]
+        fp32 = out if variant.stored == "fp32" else self.out / "packages" / f"{name} (fp32)"
+        if not (fp32 / MANIFEST).exists():
+            options = {"size": variant.size, "label_stride": variant.label_stride, "groups": variant.groups}
+            export(run, fp32, **options, progress=self.progress)  # type: ignore[arg-type]
+        if variant.stored != "fp32":
+            lower(fp32, out, variant.stored, self.data, progress=self.progress)
+
+    def measure_package(self, name: str) -> None:
+        """Records on val and a profile."""
+        precision = self.measured_in(name)
+        if not self.records(name).exists():
+            evaluate(
+                self.package(name), self.data, "val", engine=self.engine, precision=precision, progress=self.progress
+            ).save(self.records(name))
+        if not self.profile(name).exists():
+            options: dict[str, Any] = {"engine": self.engine, "threads": self.threads, "precision": precision}
+            profile(self.package(name), **options, progress=self.progress).save(self.profile(name))
+
+    def choose(self, row: Row, least: float) -> None:
+        """Search for a row, and trim."""
+        if not self.deployment(row).exists():
+            limits = {"min_miou": 0.0} if row.drop_pp is None else {"min_miou": least - row.drop_pp / 100}
+            spec = SearchSpec(mode=row.mode, **limits)  # type: ignore[arg-type]
+            if row.variant in CASCADES:
+                small, large = CASCADES[row.variant]
+                manifest = write_cascade(self.package(small), self.package(large), self.package(row.variant))
+                pairs = (self.pair(small), self.pair(large))
+                found = search_cascade(pairs, manifest.package_id, spec, inputs={}, progress=self.progress)
+            else:
+                records, measured = self.pair(row.variant)
+                if row.drop_pp is None:
+                    records, measured = final_alone(records, measured)
+                found = search(records, measured, spec, inputs={}, progress=self.progress)
+            found.save(self.deployment(row))
+        if not (self.trimmed(row) / MANIFEST).exists():
+            trim(self.package(row.variant), self.deployment(row), self.trimmed(row), merge=merge_stages)
+
+    def prepare(self, runs: Path) -> None:
+        """All of it, as far as runs are there."""
+        names = [name for name, variant in VARIANTS.items() if (runs / RUNS[variant.run] / "weights.safetensors").exists()]
+        for name in names:
+            self.make_package(name, runs)
+        for name in names:
+            self.measure_package(name)
+        records = self.pair("base")[0]
+        least = float(mious_of(records)[-1])
+        for row in rows():
+            if set(CASCADES.get(row.variant, (row.variant,))) <= set(names):
+                try:
+                    self.choose(row, least)
+                except InputError as error:
+                    print(f"{row.name}, {row.drop_pp} points: {error}")
+
+
+def mious_of(records: Records) -> npt.NDArray[np.float64]:
+    """Of each exit."""
+    sums = records.correct.sum(axis=0), records.predicted.sum(axis=0), records.labelled.sum(axis=0)[None]
+    return np.asarray(miou(*sums))
+
+
+def final_alone(records: Records, measured: Profile) -> tuple[Records, Profile]:
+    """Of the deepest exit alone, so that nothing else can be chosen."""
+    name = records.info.exits[-1]
+    arrays = {array: getattr(records, array)[:, -1:] for array in ("correct", "predicted", "sure", "differing")}
+    only = Records(records.info.model_copy(update={"exits": (name,)}), labelled=records.labelled, size=records.size, **arrays)
+    kept = {"exits": (name,), "exit_stages": measured.exit_stages[-1:]}
+    return only, measured.model_copy(
+        update=kept | {"heads": {name: measured.heads[name]}, "labels": {name: measured.labels[name]}}
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------- measure
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass
+class Subject:
+    """Something that is run on every image."""
+
+    name: str
+    drop_pp: float | None
+    manifest: Manifest
+    answer: Callable[[Pixels], tuple[Pixels, str, float]]
+    """Image to label map, exit and milliseconds."""
+    facts: dict[str, Any]
+
+
+def subject_of(workshop: Workshop, row: Row) -> Subject:
+    """The trimmed package of a row, loaded."""
+    predictor = Predictor(
+        workshop.trimmed(row),
+        engine=workshop.engine,
+        threads=workshop.threads,
+        precision=workshop.measured_in(row.variant),
+        mode=row.mode,  # type: ignore[arg-type]
+    )
+    chosen = load_json(workshop.deployment(row), Deployment)
+    manifest = predictor.manifest
+
+    def answer(image: Pixels) -> tuple[Pixels, str, float]:
+        found = predictor(image)
+        return found.labels, found.exit, found.latency_ms
+
+    files = [*manifest.stages, *(head for head in manifest.heads if not manifest.within_stage(head)), *manifest.labels]
+    facts = {
+        "exits": list(manifest.exits),
+        "precision": predictor.network.engine.precision,
+        "expected_miou_val": chosen.expected.miou,
+        "expected_ms": chosen.expected.latency_ms,
+        "macs": chosen.expected.macs,
+        "bytes": sum((workshop.trimmed(row) / entry.file).stat().st_size for entry in files),
+    }
+    return Subject(row.name, row.drop_pp, manifest, answer, facts)
+
+
+def original_of(workshop: Workshop) -> Subject:
+    """The network without exits in one graph."""
+    network = StagedNetwork(workshop.package("base"), open_engine(workshop.engine, workshop.threads))
+    original, entry = network.load_original(), network.manifest.original
+    assert original is not None
+    assert entry is not None
+
+    def answer(image: Pixels) -> tuple[Pixels, str, float]:
+        started = perf_counter()
+        labels = original(fit(image, network.manifest.size))
+        return labels, "original", (perf_counter() - started) * 1e3
+
+    value = float(mious_of(load_records(workshop.records("base")))[-1])
+    size = (workshop.package("base") / entry.file).stat().st_size
+    facts = {"exits": ["original"], "precision": "fp32", "expected_miou_val": value, "macs": entry.macs, "bytes": size}
+    return Subject("single exit, one graph", None, network.manifest, answer, facts)
+
+
+def measure(workshop: Workshop, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+    """Every subject on every image of test, in turn, who is first moving on from image to image."""
+    split = open_split(workshop.data, "test")
+    times: list[list[float]] = [[] for _ in subjects]
+    exits: list[list[str]] = [[] for _ in subjects]
+    counts = [np.zeros((3, len(subject.manifest.classes)), np.int64) for subject in subjects]
+    for subject in subjects:
+        for _ in range(3):
+            subject.answer(split.image(0))
+    for index in range(len(split)):
+        image, labels = split.pair(index)
+        for turn in range(len(subjects)):
+            place = (index + turn) % len(subjects)
+            subject = subjects[place]
+            answer, exit_name, took = subject.answer(image)
+            full = resize_labels(enlarged(answer, subject.manifest.label_stride, labels.shape), labels.shape)
+            counts[place] += np.stack(count_pixels(full, as_groups(labels, subject.manifest), len(subject.manifest.classes)))
+            times[place].append(took)
+            exits[place].append(exit_name)
+        workshop.progress("measure on test", index + 1, len(split))
+    return [
+        {
+            "name": subject.name,
+            "drop_pp": subject.drop_pp,
+            **subject.facts,
+            "miou": float(miou(*counts[place])),
+            "times_ms": [round(took, 4) for took in times[place]],
+            "shares": {name: exits[place].count(name) / len(exits[place]) for name in dict.fromkeys(exits[place])},
+        }
+        for place, subject in enumerate(subjects)
+    ]
+
+
+def table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Ratios to the first."""
+    first = found[0]
+    kinds: dict[str, Callable[[Sequence[float]], float]] = {
+        "mean": lambda times: float(np.mean(times)),
+        "p95": lambda times: float(np.percentile(times, 95)),
+        "worst": lambda times: float(np.percentile(times, 99)),
+    }
+    lines = []
+    for one in found:
+        ratios = [f"{kind(one['times_ms']) / kind(first['times_ms']):.2f}" for kind in kinds.values()]
+        macs = "" if one.get("macs") is None else f"{one['macs'] / 1e6:.0f}"
+        accepted = "" if one["drop_pp"] is None else f"{one['drop_pp']:g}"
+        exits = ", ".join(f"{name.split('+')[0].split(':')[0]} {share:.0%}" for name, share in one["shares"].items())
+        mious = [f"{100 * one[key]:.1f}" for key in ("expected_miou_val", "miou")]
+        lines.append([one["name"], accepted, *mious, *ratios, f"{one['bytes'] / 1e6:.2f}", macs, exits])
+    return lines
+
+
+def main() -> None:
+    """Prepare or measure."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("step", choices=["prepare", "measure"])
+    parser.add_argument("data", type=Path)
+    parser.add_argument("runs", type=Path, nargs="?")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--engine", choices=["onnxruntime", "openvino"], default="onnxruntime")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    with showing_progress() as progress:
+        workshop = Workshop(asked.out, asked.data, asked.engine, asked.threads, progress)
+        if asked.step == "prepare":
+            workshop.prepare(asked.runs)
+            return
+        there = [row for row in rows() if (workshop.trimmed(row) / MANIFEST).exists()]
+        subjects = [original_of(workshop), *(subject_of(workshop, row) for row in there)]
+        found = measure(workshop, subjects)
+    here = load_json(workshop.profile("base"), Profile)
+    images = len(found[0]["times_ms"])
+    title = f"{here.device}, {asked.engine} {here.engine_version}, {asked.threads} threads, {images} images of test"
+    columns = ["approximation", "points", "val", "test", "mean", "p95", "p99", "MB", "million macs", "leave at"]
+    print_table(f"{title}; the single exit takes {np.mean(found[0]['times_ms']):.1f} ms", columns, table(found))
+    if asked.json is not None:
+        with new_file(asked.json) as temporary:
+            temporary.write_text(json.dumps({"title": title, "rows": found}) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
