@@ -113,6 +113,11 @@ def rows() -> list[Row]:
     return found + [Row(name, name, "input-dependent", drop) for name in CASCADES for drop in DROPS]
 
 
+def plain(name: str) -> str:
+    """A name as a file's."""
+    return name.replace("/", "-").replace(": ", ", ")
+
+
 class Workshop:
     """The folder in which everything lies."""
 
@@ -122,7 +127,7 @@ class Workshop:
 
     def package(self, name: str) -> Path:
         """Of a variant."""
-        return self.out / "packages" / name
+        return self.out / "packages" / plain(name)
 
     def measured_in(self, name: str) -> Precision:
         """What the engine computes in."""
@@ -131,19 +136,19 @@ class Workshop:
 
     def records(self, name: str) -> Path:
         """On val."""
-        return self.out / "records" / f"{name} {self.engine} {self.measured_in(name)}.records"
+        return self.out / "records" / f"{plain(name)} {self.engine} {self.measured_in(name)}.records"
 
     def profile(self, name: str) -> Path:
         """On this machine."""
-        return self.out / "profiles" / f"{name} {self.engine} {self.threads}.profile"
+        return self.out / "profiles" / f"{plain(name)} {self.engine} {self.threads}.profile"
 
     def deployment(self, row: Row) -> Path:
         """What was chosen for a row."""
-        return self.out / "chosen" / f"{row.name} {row.drop_pp} {self.engine} {self.threads}.json"
+        return self.out / "chosen" / f"{plain(row.name)} {row.drop_pp} {self.engine} {self.threads}.json"
 
     def trimmed(self, row: Row) -> Path:
         """The package of what was chosen."""
-        return self.out / "trimmed" / f"{row.name} {row.drop_pp} {self.engine} {self.threads}"
+        return self.out / "trimmed" / f"{plain(row.name)} {row.drop_pp} {self.engine} {self.threads}"
 
     def pair(self, name: str) -> tuple[Records, Profile]:
         """What is searched."""
@@ -157,7 +162,7 @@ class Workshop:
         if (out / MANIFEST).exists():
             return
         run = runs / RUNS[variant.run]
-        fp32 = out if variant.stored == "fp32" else self.out / "packages" / f"{name} (fp32)"
+        fp32 = out if variant.stored == "fp32" else self.package(f"{name} (fp32)")
         if not (fp32 / MANIFEST).exists():
             options = {"size": variant.size, "label_stride": variant.label_stride, "groups": variant.groups}
             export(run, fp32, **options, progress=self.progress)  # type: ignore[arg-type]
