@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +28,7 @@ def evaluate(
     data: Path,
     split: str,
     *,
+    images: Sequence[int] | None = None,
     engine: EngineName = "onnxruntime",
     threads: int = 0,
     precision: Precision = "fp32",
@@ -42,17 +43,20 @@ def evaluate(
         package: the package.
         data: a dataset; its classes must be the package's.
         split: train, val or test.
+        images: places in the split of the only ones to ask about; the records' fingerprint is then of these alone.
         engine: see `engines.ENGINES`.
         threads: 0 for all.
         precision: what the engine computes in.
         progress: told of each image.
 
     Raises:
-        InputError: bad package or data, data with other classes, or a precision that the engine does not have.
+        InputError: bad package or data, data with other classes, no such image, or a precision that the engine does not have.
 
     """
     network = StagedNetwork(package, open_engine(engine, threads, precision))
     samples = open_split(data, split)
+    if images is not None:
+        samples = samples.part(images)
     require_same_classes(samples, network.manifest.classes)
     counts = [_ask_all(network, samples, index, progress) for index in range(len(samples))]
     arrays = (np.stack(of_images) for of_images in zip(*counts, strict=True))
