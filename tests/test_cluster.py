@@ -28,7 +28,7 @@ from offramp.training.train import train
 
 ray = pytest.importorskip("ray")
 
-from offramp.cluster import on_ray  # noqa: E402 - it is only of use with Ray
+from offramp.cluster import _share, on_ray  # noqa: E402 - it is only of use with Ray
 
 SPEC = TrainingSpec(scheme="joint", epochs=6, exit_epochs=0, crop=(96, 64), batch_size=4, validate_every=1, train_images=0)
 
@@ -51,6 +51,13 @@ def test_every_key_comes_once_with_its_own_error(each, tmp_path):
     found = list(each(task, ["a", "b", "c", "d"]))
     assert sorted(found) == [("a", None), ("b", "b is bad input"), ("c", "KeyError: 'c'"), ("d", None)]
     assert {path.name for path in tmp_path.iterdir()} == {"a", "d"}
+
+
+def test_tasks_share_the_processors(each):
+    del each  # it is the cluster
+    processors = max(2, os.cpu_count())
+    assert _share(1, gpu=True) == {"num_cpus": processors}  # it has no GPU
+    assert _share(processors, gpu=False) == _share(100, gpu=False) == {"num_cpus": 1}
 
 
 def test_a_task_that_always_kills_its_worker_is_given_up_and_the_others_are_not(each, tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from typing import Any
 
 from offramp.errors import InputError
@@ -31,12 +32,13 @@ SETTINGS = {
 
 
 @contextmanager
-def on_ray(address: str) -> Iterator[Each]:
+def on_ray(address: str, *, gpu: bool = False) -> Iterator[Each]:
     """Start a cluster of this machine's processors, or join the one at an address; give what runs tasks there.
 
     Args:
         address: `local`; or HOST:PORT of a cluster, whose machines must see the same files under the same names and have
             Offramp installed; or what else `ray.init` takes.
+        gpu: whether each task takes a GPU for itself, if the cluster has any.
 
     Raises:
         InputError: there is no cluster at that address.
@@ -57,7 +59,7 @@ def on_ray(address: str) -> Iterator[Each]:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(f"no Ray cluster at {address}: {error}; give HOST:PORT of one, or local") from error
         try:
-            yield _each
+            yield partial(_each, gpu=gpu)
         finally:
             ray.shutdown()
 
@@ -73,11 +75,11 @@ def _require_listener(address: str) -> None:
         raise InputError(f"no Ray cluster at {address}: {error}; give HOST:PORT of one, or local") from error
 
 
-def _each(task: Callable[[str], None], keys: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+def _each(task: Callable[[str], None], keys: Sequence[str], *, gpu: bool) -> Iterator[tuple[str, str | None]]:
     """The `Each` of the cluster."""
     import ray  # noqa: PLC0415 - as above
 
-    remote = ray.remote(attempt).options(max_retries=RETRIES, **_share(len(keys)))
+    remote = ray.remote(attempt).options(max_retries=RETRIES, **_share(len(keys), gpu=gpu))
     running = {remote.remote(task, key): key for key in keys}
     try:
         while running:
@@ -100,12 +102,12 @@ def _outcome(ended: Any) -> str | None:
     return said
 
 
-def _share(tasks: int) -> dict[str, int]:
-    """What each of so many tasks is given: an even share of the processors, at least one, and a GPU where there are any."""
+def _share(tasks: int, *, gpu: bool) -> dict[str, int]:
+    """What each of so many tasks is given: an even share of the processors that one machine has, at least one; and a GPU."""
     import ray  # noqa: PLC0415 - as above
 
     machines = [node["Resources"] for node in ray.nodes() if node["Alive"]]  # type: ignore[no-untyped-call]
     processors = [int(machine["CPU"]) for machine in machines if machine.get("CPU", 0) >= 1]
-    gpus = any(machine.get("GPU", 0) >= 1 for machine in machines)
+    gpus = gpu and any(machine.get("GPU", 0) >= 1 for machine in machines)
     share = min(min(processors, default=1), sum(processors) // max(1, tasks))
     return {"num_cpus": max(1, share)} | ({"num_gpus": 1} if gpus else {})

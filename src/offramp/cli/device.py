@@ -49,7 +49,7 @@ def evaluate(
             from offramp.sharding import SHARDS, evaluate_in_shards
 
             parts = out.with_name(f"{out.name}.parts")
-            with on_ray(ray) as each:
+            with on_ray(ray, gpu=engine in ("onnxruntime-cuda", "onnxruntime-tensorrt")) as each:
                 records = evaluate_in_shards(
                     package,
                     data,

@@ -35,7 +35,7 @@ def sweep(
         from offramp.cluster import on_ray
     from offramp.sweeping import sweep as step
 
-    workers = None if ray is None else on_ray(ray)
+    workers = None if ray is None else on_ray(ray, gpu=True)
     with showing_progress() as progress:
         found = step(plan, data, out, workers=workers, progress=progress, said=progress.line)
     show(as_json, found.model_dump(mode="json"), lambda: _print(found, out))
