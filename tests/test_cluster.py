@@ -108,7 +108,7 @@ def test_trials_survive_a_killed_worker(each, scenes, tmp_path):
         assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
-def test_shards_survive_killed_workers(each, decided_package, scenes, tmp_path):
+def test_shards_survive_killed_workers(each, package, scenes, tmp_path):
     """One worker dies before it has written its part, one behind that: all records are those of one process, bit for bit."""
 
     def deadly(task, key):
@@ -126,8 +126,8 @@ def test_shards_survive_killed_workers(each, decided_package, scenes, tmp_path):
     def handed(task, keys):
         return each(partial(deadly, task), keys)
 
-    whole = evaluate(decided_package, scenes, "train", threads=1)
-    joined = evaluate_in_shards(decided_package, scenes, "train", each=handed, parts=tmp_path / "parts", shards=4)
+    whole = evaluate(package, scenes, "train", threads=1)
+    joined = evaluate_in_shards(package, scenes, "train", each=handed, parts=tmp_path / "parts", shards=4)
     calls = (tmp_path / "calls").read_text().split()
     assert {key: calls.count(key) for key in calls} == {"0-1": 1, "2-3": 2, "4-5": 2, "6-7": 1}
     assert len(set(joined.info.images)) == len(joined.info.images) == 8
@@ -149,6 +149,31 @@ def test_the_verb_joins_a_cluster_by_its_address(each, package, scenes, tmp_path
     assert json.loads(done.stdout)["images"] == 8  # nothing else is on standard output
     np.testing.assert_array_equal(load_records(out).sure, evaluate(package, scenes, "train", threads=1).sure)
     assert [path.name for path in tmp_path.iterdir()] == ["train.records"]
+
+
+DEADLY = """
+import os, signal, sys
+from pathlib import Path
+from offramp.cluster import on_ray
+
+def task(key):
+    if not Path(key).exists():
+        Path(key).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+with on_ray(sys.argv[1]) as each:
+    found = list(each(task, [sys.argv[2]]))
+print(found)
+"""
+
+
+def test_what_ray_says_of_dead_workers_is_no_result(each, tmp_path):
+    del each  # it is the cluster
+    died = str(tmp_path / "died")
+    words = [sys.executable, "-c", DEADLY, ray.get_runtime_context().gcs_address, died]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout == f"[({died!r}, None)]\n"
+    assert "will be retried" in done.stderr
 
 
 def test_an_address_without_a_cluster_is_refused_at_once():

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from offramp.errors import InputError
@@ -42,6 +44,15 @@ def test_a_plan_says_what_train_would_be_told(plan_of, tmp_path):
     assert [variant.name for variant in first.variants] == ["480x360", "320x240"]
     assert plan.device == DeviceEntry(threads=1, passes=7)
     assert plan.splits == ("val", "test")
+
+
+def test_the_documentations_plan_is_one(plan_of, tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "approximations.md").read_text(encoding="utf-8")
+    text = page.split("## Model choice: offramp sweep")[1].split("```yaml\n")[1].split("```")[0]
+    (tmp_path / "mobilenetv2_100.safetensors").touch()
+    plan = read_plan(plan_of(text))
+    assert [trial.name for trial in plan.trials] == ["mobilenetv2_100", "half-width", "smp-Unet-resnet18"]
+    assert plan.trials[2].training.learning_rate == 5e-4
 
 
 SHORT = "networks: [{network: resnet10t}]\nsizes: [96x64]\n"

@@ -3,12 +3,14 @@
 import json
 import shutil
 from contextlib import nullcontext
+from itertools import product
 
 import pytest
 
 from offramp.artifacts import SWEEP, Deployment, Profile, Sweep, load_json, load_manifest, load_records
 from offramp.cli import main
 from offramp.errors import InputError
+from offramp.files import sha256_of
 from offramp.metrics import miou
 from offramp.sweeping import sweep
 from offramp.tasks import one_by_one
@@ -142,10 +144,13 @@ def test_what_a_killed_sweep_lacks_is_made_and_nothing_else(again, scenes):
         "one/96x64/here.profile",
         "two/96x64/test.records",
     }
-    for size in ("96x64", "64x48"):  # and what was made belongs together
-        package_id = load_manifest(out / "two" / size / "package").package_id
-        assert load_json(out / "two" / size / "here.profile", Profile).package_id == package_id
-        assert load_records(out / "two" / size / "test.records").info.package_id == package_id
+    for trial, size in product(("one", "two"), ("96x64", "64x48")):  # and what was made belongs together
+        folder = out / trial / size
+        manifest = load_manifest(folder / "package")
+        assert manifest.provenance.inputs["weights"] == sha256_of(out / trial / "run" / "weights.safetensors")
+        assert load_json(folder / "here.profile", Profile).package_id == manifest.package_id
+        for split in ("val", "test"):
+            assert load_records(folder / f"{split}.records").info.package_id == manifest.package_id
 
 
 def test_a_changed_plan_refuses_trainings_and_makes_the_rest_again(again, scenes):
