@@ -28,10 +28,10 @@ def evaluate(
     data: Path,
     split: str,
     *,
+    images: Sequence[int] | None = None,
     engine: EngineName = "onnxruntime",
     threads: int = 0,
     precision: Precision = "fp32",
-    images: Sequence[int] | None = None,
     progress: Progress = silent,
 ) -> Records:
     """Ask every exit about every image of a split.
@@ -43,26 +43,27 @@ def evaluate(
         package: the package.
         data: a dataset; its classes must be the package's.
         split: train, val or test.
+        images: places in the split of the only ones to ask about; the records' fingerprint is then of these alone.
         engine: see `engines.ENGINES`.
         threads: 0 for all.
         precision: what the engine computes in.
-        images: indices into the split; by default all of it.
         progress: told of each image.
 
     Raises:
-        InputError: bad package or data, data with other classes, or a precision that the engine does not have.
+        InputError: bad package or data, data with other classes, no such image, or a precision that the engine does not have.
 
     """
     network = StagedNetwork(package, open_engine(engine, threads, precision))
     samples = open_split(data, split)
+    if images is not None:
+        samples = samples.part(images)
     require_same_classes(samples, network.manifest)
     if not network.manifest.judges:
         raise InputError(f"{package} was trimmed without confidence, which records hold; evaluate the package before trim")
-    asked = range(len(samples)) if images is None else images
     counts = []
-    for number, index in enumerate(asked, 1):
+    for index in range(len(samples)):
         counts.append(_ask_all(network, samples, index))
-        progress(f"evaluate {samples.name}", number, len(asked))
+        progress(f"evaluate {samples.name}", index + 1, len(samples))
     arrays = (np.stack(of_images) for of_images in zip(*counts, strict=True))
     info = RecordsInfo(
         package_id=network.manifest.package_id,
@@ -70,7 +71,7 @@ def evaluate(
         data_fingerprint=samples.fingerprint(),
         classes=network.manifest.classes,
         exits=network.exits,
-        images=tuple(samples.samples[index].name for index in asked),
+        images=tuple(sample.name for sample in samples.samples),
         engine=engine,
         precision=network.engine.precision,
         provenance=Provenance.now("evaluate", inputs={"package": network.manifest.package_id}, options={"split": split}),

@@ -249,6 +249,11 @@ class TrainingSpec(Spec):
         return self
 
 
+def default_exit_epochs(epochs: int) -> int:
+    """Of phase 2, where nobody says: a fifth of phase 1's; 12 without phase 1."""
+    return -(-epochs // 5) or 12
+
+
 class SearchSpec(Spec):
     """Limits of a search; None means not asked for."""
 

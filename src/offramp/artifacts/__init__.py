@@ -22,10 +22,12 @@ from offramp.artifacts.package import (
 from offramp.artifacts.profile import Measurement, Profile
 from offramp.artifacts.records import Records, RecordsInfo, load_records
 from offramp.artifacts.run_log import Frame, RunLog
+from offramp.artifacts.sweep import SWEEP, Sweep, SweptPackage, SweptTrial
 
 __all__ = [
     "FORMAT",
     "MANIFEST",
+    "SWEEP",
     "Artifact",
     "Certificate",
     "Deployment",
@@ -45,6 +47,9 @@ __all__ = [
     "RecordsInfo",
     "RunLog",
     "RunnerUp",
+    "Sweep",
+    "SweptPackage",
+    "SweptTrial",
     "device_name",
     "load_json",
     "load_manifest",

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import data, device, export, search, workstation
+from offramp.cli import data, device, export, search, sweep, workstation
 from offramp.cli.options import say
 from offramp.errors import InputError
 
@@ -41,6 +41,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "export": export.export,
     "evaluate": device.evaluate,
     "profile": device.profile,
+    "sweep": sweep.sweep,
     "search": search.search,
     "trim": device.trim,
     "run": device.run,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import typer
 
-from offramp.cli.options import ComputesIn, Engine, Json, Threads, need, say, show
+from offramp.cli.options import ComputesIn, Engine, Json, Ray, Threads, need, say, show
 from offramp.console import print_table, showing_progress
 from offramp.errors import InputError
 from offramp.specs import Mode, Overlays
@@ -27,6 +27,8 @@ def evaluate(
     engine: Engine = "onnxruntime",
     threads: Threads = 0,
     precision: ComputesIn = "fp32",
+    ray: Ray = None,
+    shards: Annotated[int | None, typer.Option(help="With --ray: into how many tasks the images are divided.", min=1)] = None,
     as_json: Json = False,
 ) -> None:
     """Ask every exit about every image of a split and record what it answered.
@@ -36,8 +38,30 @@ def evaluate(
     from offramp.evaluation import evaluate as step
     from offramp.metrics import iou, miou
 
+    if shards is not None and ray is None:
+        raise InputError("--shards goes with --ray, which shares them among workers")
     with showing_progress() as progress:
-        records = step(package, data, split, engine=engine, threads=threads, precision=precision, progress=progress)
+        if ray is None:
+            records = step(package, data, split, engine=engine, threads=threads, precision=precision, progress=progress)
+        else:
+            need("ray", extra="ray")
+            from offramp.cluster import on_ray
+            from offramp.sharding import SHARDS, evaluate_in_shards
+
+            parts = out.with_name(f"{out.name}.parts")
+            with on_ray(ray, gpu=engine in ("onnxruntime-cuda", "onnxruntime-tensorrt")) as each:
+                records = evaluate_in_shards(
+                    package,
+                    data,
+                    split,
+                    each=each,
+                    parts=parts,
+                    shards=shards or SHARDS,
+                    engine=engine,
+                    threads=threads or 1,  # workers share the processors
+                    precision=precision,
+                    progress=progress,
+                )
     records.save(out)
     sums = (records.correct.sum(axis=0), records.predicted.sum(axis=0), records.labelled.sum(axis=0)[None])
     means = dict(zip(records.info.exits, (float(value) for value in miou(*sums)), strict=True))

@@ -20,6 +20,12 @@ ComputesIn = Annotated[
     typer.Option("--precision", help="What the engine computes in. onnxruntime: fp32 alone; openvino: what the processor has."),
 ]
 Threads = Annotated[int, typer.Option(help="Threads of the engine; 0: all.", min=0, max=1024)]
+Ray = Annotated[
+    str | None,
+    typer.Option(
+        "--ray", metavar="local|HOST:PORT", help="Share the work by Ray: among this machine's processors, or a cluster."
+    ),
+]
 
 S = TypeVar("S", bound=Spec)
 

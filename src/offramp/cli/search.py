@@ -31,10 +31,14 @@ Limit = float | None
 
 
 def search(
-    records: Annotated[list[Path], typer.Option(metavar="RECORDS", help="What the exits answered, on val.")],
-    profile: Annotated[list[Path], typer.Option(metavar="PROFILE", help="What they cost on the device.")],
     mode: Annotated[Mode, typer.Option(help="How the package will be run.")],
     out: Annotated[Path, typer.Option(metavar="DEPLOYMENT", help="The deployment file to make.")],
+    records: Annotated[list[Path] | None, typer.Option(metavar="RECORDS", help="What the exits answered, on val.")] = None,
+    profile: Annotated[list[Path] | None, typer.Option(metavar="PROFILE", help="What they cost on the device.")] = None,
+    sweep: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Choose among all packages of a sweep, instead of --records and --profile."),
+    ] = None,
     max_latency_ms: Annotated[Limit, typer.Option(help="Mean latency allowed.")] = None,
     max_p95_latency_ms: Annotated[Limit, typer.Option(help="Latency that 95 % of images must stay within.")] = None,
     max_worst_latency_ms: Annotated[Limit, typer.Option(help="Latency of an image that all exits are asked about.")] = None,
@@ -70,7 +74,7 @@ def search(
 ) -> None:
     """Choose exits and thresholds that meet the limits: least latency for an accuracy, or most accuracy for a latency.
 
-    Give --records and --profile several times to choose among packages as well.
+    Give --records and --profile several times, or --sweep, to choose among packages as well.
 
     Example: offramp search --records val.records --profile here.profile --mode input-dependent --out chosen.json
 
@@ -104,10 +108,9 @@ def search(
         expected_risk=expected_risk,
         max_candidates=max_candidates,
     )
-    if len(records) != len(profile):
-        raise InputError(f"each --records needs its --profile, in the same order: got {len(records)} and {len(profile)}")
-    pairs = [(load_records(one), load_json(other, Profile)) for one, other in zip(records, profile, strict=True)]
-    hashes = [{"records": sha256_of(one), "profile": sha256_of(other)} for one, other in zip(records, profile, strict=True)]
+    files = _files(records or [], profile or [], sweep)
+    pairs = [(load_records(one), load_json(other, Profile)) for one, other in files]
+    hashes = [{"records": sha256_of(one), "profile": sha256_of(other)} for one, other in files]
     others = None if calibration is None else load_records(calibration)
     place, workers = 0, workers or os.cpu_count() or 1
     _require_fitting(len(pairs), cascade, package, front, calibration)
@@ -124,7 +127,7 @@ def search(
     deployment.save(out)
     if front is not None:
         _write_front(front, candidates)
-    values = {**deployment.model_dump(mode="json"), "search_seconds": seconds, "records": str(records[place])}
+    values = {**deployment.model_dump(mode="json"), "search_seconds": seconds, "records": str(files[place][0])}
 
     def people() -> None:
         if cascade is not None:
@@ -132,7 +135,7 @@ def search(
             if not any(name.startswith("small/") for name in deployment.exits):
                 say("the small network does not help here: search the large one by itself, which then need not wait for it")
         elif len(pairs) > 1:
-            say(f"of {len(pairs)} packages that of {records[place]} and {profile[place]}")
+            say(f"of {len(pairs)} packages that of {files[place][0]} and {files[place][1]}")
         _show_deployment(deployment, seconds)
         if front is not None:
             _show_front(candidates)
@@ -177,6 +180,24 @@ def _search_cascade(
     deployment = search_cascade(both, package_id, spec, inputs=inputs, workers=workers, progress=progress)
     write_cascade(*packages, out)
     return deployment
+
+
+def _files(records: list[Path], profile: list[Path], sweep: Path | None) -> list[tuple[Path, Path]]:
+    """Records and profile of each package."""
+    from offramp.artifacts import SWEEP, Sweep, load_json
+
+    if sweep is not None:
+        if records or profile:
+            raise InputError("--sweep names the records and profiles of all its packages; leave out --records and --profile")
+        packages = load_json(sweep / SWEEP, Sweep).packages
+        if not packages:
+            raise InputError(f"the sweep {sweep} has no finished package; see the errors in {sweep / SWEEP}")
+        return [(sweep / package.records["val"], sweep / package.profile) for package in packages]
+    if not records or len(records) != len(profile):
+        raise InputError(
+            f"each --records needs its --profile, in the same order: got {len(records)} and {len(profile)}; or give --sweep"
+        )
+    return list(zip(records, profile, strict=True))
 
 
 def _two_numbers(text: str) -> list[str]:

@@ -23,6 +23,7 @@ from offramp.specs import (
     Scheme,
     TrainingPrecision,
     TrainingSpec,
+    default_exit_epochs,
     parse_size,
 )
 
@@ -228,7 +229,7 @@ def train(
         TrainingSpec,
         scheme=scheme,
         epochs=epochs,
-        exit_epochs=(-(-epochs // 5) or 12) if exit_epochs is None else exit_epochs,
+        exit_epochs=default_exit_epochs(epochs) if exit_epochs is None else exit_epochs,
         early_exit=early_exit,
         distillation=distillation,
         filtered=filtered,

@@ -9,9 +9,9 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -101,6 +101,13 @@ class Split:
     def __len__(self) -> int:
         """How many labelled images there are."""
         return len(self.samples)
+
+    def part(self, images: Sequence[int]) -> Split:
+        """The split with some of its images alone, in the order given. Raises InputError where there is no such image."""
+        outside = [index for index in images if not 0 <= index < len(self)]
+        if outside:
+            raise InputError(f"the split {self.name!r} of {self.root} has the images 0 to {len(self) - 1}, got {outside[0]}")
+        return replace(self, samples=tuple(self.samples[index] for index in images))
 
     def image(self, i: int) -> Pixels:
         """Read image `i`: RGB, uint8 (H, W, 3), the way up that its EXIF orientation says. Raises InputError if broken."""

@@ -134,8 +134,17 @@ def _checked(choice: dict[str, Any]) -> NetworkChoice:
 
 def _open(data: Path) -> Splits:
     train_split, val_split = open_split(data, "train"), open_split(data, "val")
-    fingerprint = hashlib.sha256((train_split.fingerprint() + val_split.fingerprint()).encode()).hexdigest()
-    return Splits(train_split, val_split, *_look_at(train_split), fingerprint)
+    return Splits(train_split, val_split, *_look_at(train_split), fingerprint_of(train_split, val_split))
+
+
+def fingerprint_of(train_split: Split, val_split: Split) -> str:
+    """What a run knows its data by."""
+    return hashlib.sha256((train_split.fingerprint() + val_split.fingerprint()).encode()).hexdigest()
+
+
+def read_run(run: Path) -> RunFile | None:
+    """What the run in that folder was asked to do; None where no run is. Raises InputError if it is damaged."""
+    return _read(run) if (run / RUN).exists() else None
 
 
 # -------------------------------------------------------------------------------------------------------------- beginning
