@@ -59,7 +59,7 @@ SHORT = "networks: [{network: resnet10t}]\nsizes: [96x64]\n"
 
 REFUSED = {
     "networks: [": "no YAML",
-    "- a list": "must have the keys networks, sizes, training, device, splits, got list",
+    "- a list": "must have the keys networks, sizes, stored, training, device, splits, got list",
     "sizes: [96x64]": "networks: Field required",
     "networks: []\nsizes: [96x64]": "networks: Tuple should have at least 1 item",
     SHORT + "epochs: 3": "epochs: there is no such key",

@@ -179,6 +179,22 @@ def test_other_data_are_refused(again, scenes, tmp_path):
         sweep(again / "plan.yaml", tmp_path / "other", again / "out")
 
 
+def test_packages_in_int8_are_made_of_those_of_fp32(again, scenes):
+    plan, out = again / "plan.yaml", again / "out"
+    before = times(out)
+    lowered = PLAN.replace("sizes: [96x64, 64x48]", "sizes: [64x48]\nstored: [fp32, int8]")
+    plan.write_text(lowered.replace("  - {network: test_efficientnet, name: one, exits: 1, heads: [fcn/c16]}\n", ""))
+    shutil.rmtree(out / "one")
+    found = sweep(plan, scenes, out)
+    assert redone(before, times(out)) == {part for part in PARTS if part.startswith("one/")}
+    assert [package.name for package in found.packages] == ["64x48", "64x48-int8"]
+    manifest = load_manifest(out / "two" / "64x48-int8" / "package")
+    assert (manifest.precision, manifest.lowering.made_from) == ("int8", found.packages[0].package_id)
+    when = (out / "two" / "64x48-int8" / "package" / "manifest.json").stat().st_mtime_ns
+    sweep(plan, scenes, out)
+    assert (out / "two" / "64x48-int8" / "package" / "manifest.json").stat().st_mtime_ns == when, "made twice"
+
+
 def test_workers_that_write_elsewhere_are_noticed(again, scenes):
     """A cluster whose machines do not share the folder says that all is well."""
     out = again / "out"

@@ -17,6 +17,7 @@ from offramp.specs import (
     Precision,
     Size,
     Spec,
+    StoredPrecision,
     TrainingSpec,
     default_exit_epochs,
     explain,
@@ -62,6 +63,8 @@ class PlanFile(Spec):
     networks: tuple[NetworkEntry, ...] = Field(min_length=1)
     sizes: tuple[SizeText, ...] = Field(min_length=1)
     """Of the images that packages take; every network is exported at each."""
+    stored: tuple[StoredPrecision, ...] = Field(default=("fp32",), min_length=1)
+    """Precisions of weights: every package is made in each; see `offramp export --precision`."""
     training: dict[str, Any] = Field(default_factory=dict)
     """Fields of `TrainingSpec`, for all networks."""
     device: DeviceEntry = DeviceEntry()
@@ -74,11 +77,12 @@ class Variant:
     """One package of a trained run; its name is that of its folder."""
 
     size: Size
+    stored: StoredPrecision = "fp32"
 
     @property
     def name(self) -> str:
-        """`480x360`."""
-        return f"{self.size[0]}x{self.size[1]}"
+        """`480x360`, or `480x360-int8`."""
+        return f"{self.size[0]}x{self.size[1]}" + (f"-{self.stored}" if self.stored != "fp32" else "")
 
 
 @dataclass(frozen=True)
@@ -144,7 +148,7 @@ def _trial(path: Path, plan: PlanFile, index: int, entry: NetworkEntry) -> Trial
         choice=NetworkChoice(**given),
         training=_training(path, plan, entry, f"{place}.training"),
         weights=weights,
-        variants=tuple(Variant(size) for size in sizes),
+        variants=tuple(Variant(size, stored) for size in sizes for stored in dict.fromkeys(plan.stored)),
     )
 
 

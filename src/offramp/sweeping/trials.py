@@ -144,9 +144,17 @@ def _export(job: Job, trial: Trial, variant: Variant, progress: Progress, said: 
     if find_package(job, trial, variant) is not None:
         return
     from offramp.export.package import export  # noqa: PLC0415 - as above
+    from offramp.lowering import lower  # noqa: PLC0415 - as above
 
-    said(f"export at {variant.name}")
     folder = job.folder(trial, variant) / PACKAGE
+    if variant.stored != "fp32":
+        whole = Variant(variant.size)
+        _export(job, trial, whole, progress, said)
+        said(f"lower to {variant.name}")
+        threads = job.plan.device.threads
+        lower(job.folder(trial, whole) / PACKAGE, folder, variant.stored, job.data, threads=threads, progress=progress)
+        return
+    said(f"export at {variant.name}")
     export(job.folder(trial) / RUN, folder, size=variant.size, network=_own_code(trial), progress=progress)
 
 
@@ -175,7 +183,7 @@ def _evaluate(job: Job, trial: Trial, variant: Variant, split: str, progress: Pr
 
 
 def find_package(job: Job, trial: Trial, variant: Variant) -> Manifest | None:
-    """The variant's package, if it is whole and was made of the trial's weights."""
+    """The variant's package, if it is whole and was made of the trial's weights, a lowered one of the data that are there."""
     from offramp.models.checkpoint import WEIGHTS  # noqa: PLC0415 - as above
 
     weights = job.folder(trial) / RUN / WEIGHTS
@@ -183,6 +191,12 @@ def find_package(job: Job, trial: Trial, variant: Variant) -> Manifest | None:
         manifest = load_manifest(job.folder(trial, variant) / PACKAGE)
     except InputError:
         return None
+    if variant.stored != "fp32":
+        whole, lowering = find_package(job, trial, Variant(variant.size)), manifest.lowering
+        if whole is None or lowering is None or manifest.precision != variant.stored:
+            return None
+        fits = (lowering.made_from, lowering.data_fingerprint) == (whole.package_id, job.fingerprints["val"])
+        return manifest if fits else None
     made_of = manifest.provenance.inputs.get("weights")
     fits = weights.is_file() and made_of == sha256_of(weights) and manifest.size == variant.size
     return manifest if fits else None
