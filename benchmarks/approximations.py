@@ -33,9 +33,11 @@ from offramp.lowering import lower
 from offramp.metrics import count_pixels, miou
 from offramp.profiling import profile
 from offramp.progress import Progress
+from offramp.report.svg import Canvas, Labels, Mark, Scale, widened
 from offramp.runtime.engines import StagedNetwork, open_engine
 from offramp.runtime.predictor import Predictor, enlarged, fit
 from offramp.search import search, search_cascade, write_cascade
+from offramp.search.staircase import non_dominated
 from offramp.specs import EngineName, LabelStride, Precision, SearchSpec, StoredPrecision
 from offramp.trimming import trim
 
@@ -43,8 +45,8 @@ BASE, EXITS, PRUNED, SMALL = "base", "exits", "pruned", "small"
 RUNS = {
     BASE: "mnv2-os16-skip-seed0",
     EXITS: "mnv2-os16-skip-exits-seed0",
-    PRUNED: "mnv2-os16-skip-exits-pruned-0.6",
-    SMALL: "mnv2-os16-skip-exits-pruned-0.3",
+    PRUNED: "mnv2-os16-skip-exits-pruned-0.5",
+    SMALL: "mnv2-os16-skip-exits-pruned-0.25",
 }
 """By what they are here: one network, trained without exits and with them; and the latter with fewer channels."""
 
@@ -233,6 +235,9 @@ def final_alone(records: Records, measured: Profile) -> tuple[Records, Profile]:
     )
 
 
+LEAST_SHOWN_PP = 6.0
+"""Points below the single exit beyond which the picture leaves rows out; the table holds all."""
+
 # ---------------------------------------------------------------------------------------------------------------- measure
 
 Pixels = npt.NDArray[np.uint8]
@@ -348,6 +353,76 @@ def table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
     return lines
 
 
+KINDS: dict[str, Mark] = {
+    "early exits": Mark("a"),
+    "precision": Mark("b", "square"),
+    "label maps": Mark("c", "triangle"),
+    "input size": Mark("d", "diamond"),
+    "pruned": Mark("e", "square"),
+    "cascade": Mark("f", "triangle"),
+    "mixture": Mark("g", "diamond"),
+}
+
+STYLE = """
+text{font:12px system-ui,sans-serif;fill:#333} line.grid{stroke:#ddd} .axis{stroke:#666} .tick{fill:#666}
+.mark.a{fill:#0072b2} .mark.b{fill:#009e73} .mark.c{fill:#999} .mark.d{fill:#cc79a7} .mark.e{fill:#56b4e9} .mark.f{fill:#e69f00}
+.mark.g{fill:#d55e00} .mark.final{fill:#333} .link{fill:none;stroke:#d55e00;stroke-opacity:.4}
+"""
+
+
+def kind_of(name: str) -> str:
+    """What a row is an approximation by."""
+    variant, _, how = name.partition(": ")
+    parts = [part for part in variant.split(", ")[1:] if part != "(fp32)"]
+    exits = variant.startswith("exits") or (how in {"one exit", "by image"})
+    ways = len(parts) + exits + variant.startswith(("pruned", "small"))
+    if variant.startswith("cascade"):
+        return "mixture" if parts else "cascade"
+    if ways > 1:
+        return "mixture"
+    if exits:
+        return "early exits"
+    if variant.startswith(("pruned", "small")):
+        return "pruned"
+    if parts and parts[0] in {"fp16", "bf16", "int8"}:
+        return "precision"
+    return "input size" if parts and parts[0][0].isdigit() else "label maps"
+
+
+def draw(path: Path, found: Sequence[dict[str, Any]]) -> None:
+    """MIoU on test against mean latency, each row a mark; the line joins those that none beats in both."""
+    first = float(np.mean(found[0]["times_ms"]))
+    points = [
+        (float(np.mean(one["times_ms"])) / first, 100 * one["miou"], one["name"], kind_of(one["name"]))
+        for one in found[1:]
+        if "grouped" not in one["name"]  # of other classes
+    ]
+    base = (1.0, 100 * found[0]["miou"])
+    shown = [point for point in points if point[1] > base[1] - LEAST_SHOWN_PP]
+    x = Scale(0, 1.05 * max([1.0, *(at for at, *_ in shown)]), 40, 760)
+    y = Scale(*widened([base[1], *(value for _, value, *_ in shown)]), 400, 24)
+    canvas = Canvas(780, 460, "Approximations: mIoU on test against mean latency")
+    canvas.axes(x, y, "mean latency, of the single exit's in fp32", "mIoU on test, %")
+    best = non_dominated(np.array([at for at, *_ in shown]), np.array([value for _, value, *_ in shown]))
+    front = sorted(shown[index] for index in best)
+    canvas.path([(x(at), y(value)) for at, value, *_ in front], "link")
+    labels = Labels(canvas, x, y, [(x(at), y(value)) for at, value, *_ in shown])
+    for at, value, name, kind in shown:
+        canvas.mark(x(at), y(value), KINDS[kind], size=4, title=f"{name}: {value:.1f} %, {at:.2f}")
+    canvas.mark(x(base[0]), y(base[1]), Mark("final", "square"), size=5, title="single exit, fp32")
+    labels.place(x(base[0]), y(base[1]), "single exit, fp32")
+    for at, value, name, _ in front:
+        labels.place(x(at), y(value), name)
+    for number, (kind, mark) in enumerate(KINDS.items()):
+        canvas.mark(x.start + 20, 300 + 14 * number, mark, size=4)
+        canvas.text(x.start + 32, 304 + 14 * number, kind)
+    svg = canvas.write().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    head, rest = svg.split(">", 1)
+    with new_file(path) as temporary:
+        white = '<rect width="780" height="460" fill="white"/>'
+        temporary.write_text(f"{head}><style>{STYLE}</style>{white}{rest}\n", encoding="utf-8")
+
+
 def main() -> None:
     """Prepare or measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -358,6 +433,7 @@ def main() -> None:
     parser.add_argument("--engine", choices=["onnxruntime", "openvino"], default="onnxruntime")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--svg", type=Path)
     asked = parser.parse_args()
     with showing_progress() as progress:
         workshop = Workshop(asked.out, asked.data, asked.engine, asked.threads, progress)
@@ -372,6 +448,8 @@ def main() -> None:
     title = f"{here.device}, {asked.engine} {here.engine_version}, {asked.threads} threads, {images} images of test"
     columns = ["approximation", "points", "val", "test", "mean", "p95", "p99", "MB", "million macs", "leave at"]
     print_table(f"{title}; the single exit takes {np.mean(found[0]['times_ms']):.1f} ms", columns, table(found))
+    if asked.svg is not None:
+        draw(asked.svg, found)
     if asked.json is not None:
         with new_file(asked.json) as temporary:
             temporary.write_text(json.dumps({"title": title, "rows": found}) + "\n", encoding="utf-8")
