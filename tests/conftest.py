@@ -27,6 +27,31 @@ SHARED = Path(__file__).parents[1].parent / "shared"
 
 
 @pytest.fixture(scope="session")
+def chromium(tmp_path_factory):
+    """A headless Chromium, Debian's. Its console is read by `chromium.get_log("browser")`: each test should find it empty."""
+    if shutil.which("chromedriver") is None or shutil.which("chromium") is None:
+        pytest.skip("no chromium and chromedriver here: apt-get install chromium chromium-driver")
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+    options = ChromeOptions()
+    options.binary_location = shutil.which("chromium")
+    profile = tmp_path_factory.mktemp("chromium")
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        "--disable-gpu",
+        f"--user-data-dir={profile}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    browser = Chrome(options=options, service=ChromeService(shutil.which("chromedriver")))
+    browser.set_window_size(1200, 900)
+    yield browser
+    browser.quit()
+
+
+@pytest.fixture(scope="session")
 def scenes(tmp_path_factory):
     """A drawn dataset: 8 train, 2 val and 2 test images of 96x64."""
     from offramp.data.synthetic import draw_dataset
