@@ -4,7 +4,8 @@
     python benchmarks/approximations.py measure DATA --out runs/approximations [--engine openvino] [--threads 2] --json FILE
 
 RUNS holds finished runs of `offramp train` and `offramp prune`, by the names in `RUNS` below. `prepare` exports, lowers,
-evaluates on val, profiles and searches; what is there already is not made again. `measure` runs what was chosen by val on every
+evaluates on val, profiles and searches; what is there already is not made again (`packages` does the first half, on a machine
+that need not be idle). `measure` runs what was chosen by val on every
 image of test, image by image in turn, in one process, against the network without exits in one graph of fp32.
 """
 
@@ -171,13 +172,17 @@ class Workshop:
         if variant.stored != "fp32":
             lower(fp32, out, variant.stored, self.data, progress=self.progress)
 
-    def measure_package(self, name: str) -> None:
-        """Records on val and a profile."""
+    def evaluate_package(self, name: str) -> None:
+        """Records on val."""
         precision = self.measured_in(name)
         if not self.records(name).exists():
             evaluate(
                 self.package(name), self.data, "val", engine=self.engine, precision=precision, progress=self.progress
             ).save(self.records(name))
+
+    def profile_package(self, name: str) -> None:
+        """On this machine."""
+        precision = self.measured_in(name)
         if not self.profile(name).exists():
             options: dict[str, Any] = {"engine": self.engine, "threads": self.threads, "precision": precision}
             profile(self.package(name), **options, progress=self.progress).save(self.profile(name))
@@ -201,13 +206,20 @@ class Workshop:
         if not (self.trimmed(row) / MANIFEST).exists():
             trim(self.package(row.variant), self.deployment(row), self.trimmed(row), merge=merge_stages)
 
-    def prepare(self, runs: Path) -> None:
-        """All of it, as far as runs are there."""
+    def make_all(self, runs: Path) -> list[str]:
+        """Packages and records of the runs that are there; their names."""
         names = [name for name, variant in VARIANTS.items() if (runs / RUNS[variant.run] / "weights.safetensors").exists()]
         for name in names:
             self.make_package(name, runs)
         for name in names:
-            self.measure_package(name)
+            self.evaluate_package(name)
+        return names
+
+    def prepare(self, runs: Path) -> None:
+        """All of it."""
+        names = self.make_all(runs)
+        for name in names:
+            self.profile_package(name)
         records = self.pair("base")[0]
         least = float(mious_of(records)[-1])
         for row in rows():
@@ -426,7 +438,7 @@ def draw(path: Path, found: Sequence[dict[str, Any]]) -> None:
 def main() -> None:
     """Prepare or measure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("step", choices=["prepare", "measure"])
+    parser.add_argument("step", choices=["packages", "prepare", "measure"])
     parser.add_argument("data", type=Path)
     parser.add_argument("runs", type=Path, nargs="?")
     parser.add_argument("--out", type=Path, required=True)
@@ -437,8 +449,8 @@ def main() -> None:
     asked = parser.parse_args()
     with showing_progress() as progress:
         workshop = Workshop(asked.out, asked.data, asked.engine, asked.threads, progress)
-        if asked.step == "prepare":
-            workshop.prepare(asked.runs)
+        if asked.step != "measure":
+            (workshop.prepare if asked.step == "prepare" else workshop.make_all)(asked.runs)
             return
         there = [row for row in rows() if (workshop.trimmed(row) / MANIFEST).exists()]
         subjects = [original_of(workshop), *(subject_of(workshop, row) for row in there)]
