@@ -5,8 +5,8 @@
 
 RUNS holds finished runs of `offramp train` and `offramp prune`, by the names in `RUNS` below. `prepare` exports, lowers,
 evaluates on val, profiles and searches; what is there already is not made again (`packages` does the first half, on a machine
-that need not be idle). `measure` runs what was chosen by val on every
-image of test, image by image in turn, in one process, against the network without exits in one graph of fp32.
+that need not be idle). `measure` runs what was chosen by val on every image of test, image by image in turn, in one process,
+against the network without exits in one graph of fp32.
 """
 
 from __future__ import annotations

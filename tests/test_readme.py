@@ -21,7 +21,7 @@ def test_the_way_verb_by_verb_and_the_python_example(tmp_path, monkeypatch, caps
     pytest.importorskip("jinja2")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "examples").symlink_to(ROOT / "examples")
-    for command in chain.from_iterable(CONSOLE[:4]):
+    for command in chain.from_iterable(CONSOLE[:5]):
         words = shlex.split(command)
         assert words[0] == "offramp"
         with pytest.raises(SystemExit) as stopped:
@@ -39,7 +39,7 @@ def test_the_way_verb_by_verb_and_the_python_example(tmp_path, monkeypatch, caps
 
 def test_the_real_examples_commands_are_ones_that_the_command_line_takes():
     root = typer.main.get_command(cli._app())
-    for command in chain.from_iterable(CONSOLE[4:]):
+    for command in chain.from_iterable(CONSOLE[5:]):
         words = shlex.split(command)
         assert words[0] == "offramp"
         verb = root.commands[words[1]]
