@@ -34,6 +34,8 @@ Precision = Literal["fp32", "bf16", "fp16"]
 """What an engine computes in; inputs and outputs of graphs stay as they are."""
 Size = tuple[Annotated[int, Field(ge=16, le=8192)], Annotated[int, Field(ge=16, le=8192)]]
 """Width and height in pixels, in this order everywhere outside tensors."""
+Widths = dict[str, tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]]
+"""Channels in and out of layers, by name within a network or head: of those that pruning left narrower than they are built."""
 
 FINAL = "final"
 """The name of the original network's own exit."""
@@ -113,6 +115,8 @@ class ExitSpec(Spec):
     tap: str
     head: HeadSpec = HeadSpec()
     skip: str | None = None
+    widths: Widths = {}
+    """Of the head's layers."""
 
     @property
     def name(self) -> str:
@@ -156,6 +160,10 @@ class NetworkSpec(Spec):
     """On a backbone's deepest feature map; None: the network gives class scores itself."""
     final_skip: str | None = None
     """The shallower tap that the final head fuses, if it does."""
+    widths: Widths = {}
+    """Of the network's own layers."""
+    final_widths: Widths = {}
+    """Of the final head's layers."""
     exits: tuple[ExitSpec, ...] = ()
 
     @model_validator(mode="after")
