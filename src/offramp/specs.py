@@ -109,14 +109,23 @@ class HeadSpec(Spec):
             raise InputError(f"not a head: {text!r}, {explain(error)}; {HEAD_FORM}") from error
 
 
+class PrunedHead(Spec):
+    """What pruning left of a head."""
+
+    features: int = Field(ge=1, le=1 << 16)
+    """Channels of its tap when it was built, on which its layers depend."""
+    skip: int | None = Field(default=None, ge=1, le=1 << 16)
+    """Of the shallower tap that it fuses, if it does."""
+    widths: Widths
+
+
 class ExitSpec(Spec):
     """An exit: the module whose output it taps, the head on it, and the shallower tap that the head fuses, if it does."""
 
     tap: str
     head: HeadSpec = HeadSpec()
     skip: str | None = None
-    widths: Widths = {}
-    """Of the head's layers."""
+    pruned: PrunedHead | None = None
 
     @property
     def name(self) -> str:
@@ -161,9 +170,8 @@ class NetworkSpec(Spec):
     final_skip: str | None = None
     """The shallower tap that the final head fuses, if it does."""
     widths: Widths = {}
-    """Of the network's own layers."""
-    final_widths: Widths = {}
-    """Of the final head's layers."""
+    """Of the network's own layers, where it was pruned."""
+    final_pruned: PrunedHead | None = None
     exits: tuple[ExitSpec, ...] = ()
 
     @model_validator(mode="after")

@@ -6,7 +6,6 @@ steps, because a run must be able to build the same network again.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -178,16 +177,7 @@ def join(network: nn.Module, spec: NetworkSpec) -> MultiExitNetwork:
         InputError: an exit names no point of the network, or its output or widths are not what the spec says.
 
     """
-    wiring = _wiring(network, spec)
-    if spec.widths:
-        narrow(network, spec.widths)
-        before = {tap: layout.channels for tap, layout in (*wiring.taps.items(), (FINAL, wiring.final))}
-        wiring = dataclasses.replace(_wiring(network, spec), built=before)
-    joined = MultiExitNetwork(network, spec, wiring)
-    return joined.to(next(network.parameters(), torch.zeros(())).device)
-
-
-def _wiring(network: nn.Module, spec: NetworkSpec) -> Wiring:
+    narrow(network, spec.widths)
     width, height = (-(-side // spec.multiple) * spec.multiple for side in spec.input_size)
     points = Points(_observed(network, height, width, spec), blocks=False)
     answer, final = _final(points.output, spec.num_classes, height, width, final_head=spec.final_head is not None)
@@ -195,7 +185,8 @@ def _wiring(network: nn.Module, spec: NetworkSpec) -> Wiring:
         raise InputError("the network gives feature maps alone, so its final exit needs a head")
     names = [name for early in spec.exits for name in (early.tap, early.skip)]
     taps = {name: points.named(name).layout for name in [*names, spec.final_skip] if name is not None}
-    return Wiring(taps, final)
+    joined = MultiExitNetwork(network, spec, Wiring(taps, final))
+    return joined.to(next(network.parameters(), torch.zeros(())).device)
 
 
 def _observed(network: nn.Module, height: int, width: int, spec: NetworkSpec) -> Observation:
@@ -223,17 +214,17 @@ def with_exits(network: MultiExitNetwork, exits: Sequence[str]) -> MultiExitNetw
     spec = network.spec.model_copy(update={"exits": tuple(early for early, _ in kept)})
     needed = {early.tap for early, _ in kept} | {early.skip for early, _ in kept} | {spec.final_skip}
     taps = {name: layout for name, layout in network.wiring.taps.items() if name in needed}
-    fewer = MultiExitNetwork(network.detach(), spec, dataclasses.replace(network.wiring, taps=taps))
+    fewer = MultiExitNetwork(network.detach(), spec, Wiring(taps, network.wiring.final))
     fewer.final_head = network.final_head
     fewer.early_heads = nn.ModuleList(head for _, head in kept)
     return fewer
 
 
 def as_narrow_as(spec: NetworkSpec, pruned: NetworkSpec) -> NetworkSpec:
-    """The same network with the widths of a pruned one, in the network itself, its final head and the exits that both have."""
-    widths = {early.name: early.widths for early in pruned.exits}
-    exits = tuple(early.model_copy(update={"widths": widths.get(early.name, {})}) for early in spec.exits)
-    return spec.model_copy(update={"widths": pruned.widths, "final_widths": pruned.final_widths, "exits": exits})
+    """The same network as narrow as a pruned one: in itself, its final head and the exits that both have."""
+    heads = {early.name: early.pruned for early in pruned.exits}
+    exits = tuple(early.model_copy(update={"pruned": heads.get(early.name)}) for early in spec.exits)
+    return spec.model_copy(update={"widths": pruned.widths, "final_pruned": pruned.final_pruned, "exits": exits})
 
 
 def _plan(

@@ -6,7 +6,7 @@ Taps are forward hooks: the network is not rewritten, its state dict keeps its n
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional
 from offramp.models.feature_maps import Layout, main_tensor, read_answer, stride_of
 from offramp.models.heads import FeatureShape, Head, HeadFigures, build_head, measure_head
 from offramp.models.narrowing import narrow
-from offramp.specs import FINAL, HeadSpec, NetworkSpec, Size, Widths
+from offramp.specs import FINAL, HeadSpec, NetworkSpec, PrunedHead, Size
 
 
 @dataclass(frozen=True)
@@ -27,18 +27,11 @@ class Wiring:
     """Of every tap, those of skips included."""
     final: Layout
     """Of the network's own class scores, or of a backbone's deepest feature map."""
-    built: dict[str, int] = field(default_factory=dict)
-    """Of a pruned network, channels that the maps had before: a head is built for these and narrowed like the rest."""
 
     def shape(self, tap: str) -> FeatureShape:
         """Channels and stride of a tap's map; FINAL is the network's end."""
         layout = self.final if tap == FINAL else self.taps[tap]
         return FeatureShape(layout.channels, layout.stride)
-
-    def built_shape(self, tap: str) -> FeatureShape:
-        """The same as it was before any pruning."""
-        shape = self.shape(tap)
-        return FeatureShape(self.built.get(tap, shape.channels), shape.stride)
 
 
 class MultiExitNetwork(nn.Module):
@@ -61,8 +54,8 @@ class MultiExitNetwork(nn.Module):
         self.wiring = wiring
         self.backbone = backbone
         last = spec.final_head
-        self.final_head = None if last is None else self._build_head(last, FINAL, spec.final_skip, spec.final_widths)
-        self.early_heads = nn.ModuleList(self._build_head(one.head, one.tap, one.skip, one.widths) for one in spec.exits)
+        self.final_head = None if last is None else self._build_head(last, FINAL, spec.final_skip, spec.final_pruned)
+        self.early_heads = nn.ModuleList(self._build_head(one.head, one.tap, one.skip, one.pruned) for one in spec.exits)
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1), persistent=False)
@@ -70,10 +63,14 @@ class MultiExitNetwork(nn.Module):
         self._tapped: dict[str, torch.Tensor] = {}
         self._hooks = [backbone.get_submodule(tap).register_forward_hook(partial(self._keep, tap)) for tap in wiring.taps]
 
-    def _build_head(self, head: HeadSpec, tap: str, skip: str | None, widths: Widths) -> Head:
-        below = None if skip is None else self.wiring.built_shape(skip)
-        built = build_head(head, self.spec.num_classes, self.wiring.built_shape(tap), below)
-        narrow(built, widths)
+    def _build_head(self, head: HeadSpec, tap: str, skip: str | None, pruned: PrunedHead | None) -> Head:
+        features, below = self.wiring.shape(tap), None if skip is None else self.wiring.shape(skip)
+        if pruned is None:
+            return build_head(head, self.spec.num_classes, features, below)
+        features = FeatureShape(pruned.features, features.stride)
+        below = None if below is None else FeatureShape(pruned.skip or below.channels, below.stride)
+        built = build_head(head, self.spec.num_classes, features, below)
+        narrow(built, pruned.widths)
         return built
 
     def _keep(self, tap: str, _module: nn.Module, _inputs: object, output: object) -> None:

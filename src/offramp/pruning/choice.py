@@ -96,6 +96,10 @@ def choose(
                 f"cannot keep as little as {keep:g} of the macs: {macs / whole:.2f} are left with every layer at its least; "
                 f"ask for more than that"
             )
+        need = macs - keep * whole
+        if state.offers[best].saved >= need:  # the last block: of those that are enough, the one that loses least
+            enough = [index for index, offer in state.offers.items() if offer.saved >= need]
+            best = min(enough, key=lambda index: state.offers[index].price * state.offers[index].saved)
         macs -= state.offers[best].saved
         state.take(best)
     return [part.order[:gone] for part, gone in zip(state.parts, state.gone, strict=True)]

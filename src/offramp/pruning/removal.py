@@ -10,13 +10,14 @@ from offramp.data.folder import open_split
 from offramp.data.transforms import Crops
 from offramp.errors import InputError
 from offramp.files import new_folder, sha256_of
-from offramp.models.checkpoint import WEIGHTS, load_network, save_tensors
+from offramp.models.checkpoint import WEIGHTS, load_network, load_network_file, save_tensors
+from offramp.models.multi_exit import MultiExitNetwork
 from offramp.progress import Progress, silent
 from offramp.pruning.choice import choose, layer_costs
 from offramp.pruning.coupling import find_channels
 from offramp.pruning.importance import importance, sample_batches
 from offramp.pruning.record import PRUNING, PruningFile, part_costs
-from offramp.pruning.surgery import all_widths, mute, removed_from, require_same, without
+from offramp.pruning.surgery import all_widths, cannot, mute, removed_from, require_same, without
 from offramp.specs import TrainingSpec
 
 
@@ -69,7 +70,7 @@ def remove_channels(
         described.model_copy(update={"network": spec}).save(folder)
         save_tensors(tensors, folder / WEIGHTS)
         # As it will be read from now on: built again from its files.
-        pruned, _ = load_network(folder, network=network)
+        pruned = _read(folder, network)
         require_same(pruned, multi, height, width)
         done = PruningFile(
             keep=keep,
@@ -81,3 +82,10 @@ def remove_channels(
         )
         done.save(folder)
     return done
+
+
+def _read(folder: Path, network: str | None) -> MultiExitNetwork:
+    try:
+        return load_network(folder, network=network)[0]
+    except InputError as error:
+        raise cannot(load_network_file(folder).network.network, str(error)) from error

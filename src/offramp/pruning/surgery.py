@@ -14,7 +14,7 @@ from offramp.models.multi_exit import MultiExitNetwork
 from offramp.models.narrowing import axes_of, widths_of
 from offramp.models.observe import left_as_it_was
 from offramp.pruning.coupling import Channels, Side
-from offramp.specs import NetworkSpec, Widths
+from offramp.specs import FINAL, NetworkSpec, PrunedHead, Widths
 
 TOLERANCE = 1e-3
 """Of class scores, as a share of the largest: sums over fewer channels are rounded differently, by less than this."""
@@ -58,23 +58,31 @@ def without(network: MultiExitNetwork, removed: Removed) -> tuple[NetworkSpec, d
             for axis, places in zip(axes, kept, strict=True):
                 if axis is not None:
                     tensors[f"{name}.{tensor}"] = tensors[f"{name}.{tensor}"].index_select(axis, places).contiguous()
-    return _described(network.spec, new), tensors
+    return _described(network, new), tensors
 
 
-def _described(spec: NetworkSpec, widths: Widths) -> NetworkSpec:
+def _described(network: MultiExitNetwork, widths: Widths) -> NetworkSpec:
     """The description with these widths, by the layers' names within the multi-exit network."""
+    spec, shape = network.spec, network.wiring.shape
 
-    def of(part: str, before: Widths) -> Widths:
-        inner = {name.removeprefix(f"{part}."): pair for name, pair in widths.items() if name.startswith(f"{part}.")}
-        return dict(sorted((before | inner).items()))
+    def inside(part: str) -> Widths:
+        return {name.removeprefix(f"{part}."): pair for name, pair in sorted(widths.items()) if name.startswith(f"{part}.")}
+
+    def head(part: str, tap: str, skip: str | None, before: PrunedHead | None) -> PrunedHead | None:
+        if not (narrowed := inside(part)):
+            return before
+        below = shape(skip).channels if skip else None
+        old = before or PrunedHead(features=shape(tap).channels, skip=below, widths={})
+        return old.model_copy(update={"widths": old.widths | narrowed})
 
     exits = (
-        early.model_copy(update={"widths": of(f"early_heads.{place}", early.widths)}) for place, early in enumerate(spec.exits)
+        early.model_copy(update={"pruned": head(f"early_heads.{place}", early.tap, early.skip, early.pruned)})
+        for place, early in enumerate(spec.exits)
     )
     return spec.model_copy(
         update={
-            "widths": of("backbone", spec.widths),
-            "final_widths": of("final_head", spec.final_widths),
+            "widths": spec.widths | inside("backbone"),
+            "final_pruned": head("final_head", FINAL, spec.final_skip, spec.final_pruned),
             "exits": tuple(exits),
         }
     )
@@ -104,16 +112,17 @@ def require_same(pruned: MultiExitNetwork, muted: MultiExitNetwork, height: int,
         with torch.no_grad(), left_as_it_was(pruned), left_as_it_was(muted):
             got, wanted = pruned(image), muted(image)
     except Exception as error:
-        raise _cannot(source, (str(error).strip().splitlines() or [type(error).__name__])[0]) from error
+        raise cannot(source, (str(error).strip().splitlines() or [type(error).__name__])[0]) from error
     for name, scores in wanted.items():
         if got[name].shape != scores.shape:
-            raise _cannot(source, f"the exit {name} gives {tuple(got[name].shape)}, not {tuple(scores.shape)}")
+            raise cannot(source, f"the exit {name} gives {tuple(got[name].shape)}, not {tuple(scores.shape)}")
         off = float((got[name] - scores).abs().max() / scores.abs().max().clamp_min(1e-6))
         if not off <= TOLERANCE:
-            raise _cannot(source, f"the exit {name} answers differently, by {off:.2g} of its largest score")
+            raise cannot(source, f"the exit {name} answers differently, by {off:.2g} of its largest score")
 
 
-def _cannot(source: str, reason: str) -> InputError:
+def cannot(source: str, reason: str) -> InputError:
+    """The error for a network that pruning would change in another way than intended."""
     return InputError(
         f"cannot prune {source}: it does more with its channels than torch-pruning can follow ({reason}); take another network"
     )
