@@ -78,10 +78,19 @@ def test_channels_that_hang_together(network):
     assert not {name for name in outputs if "classify" in name}
 
 
+def test_class_scores_stay_whole_even_where_a_head_reads_them():
+    network = attach_exits(Everything(), 4, SIZE, taps=["classify"], heads="fcn/c16")
+    sides = {side for part in find_channels(network, *SIZE) for side in part.places}
+    assert ("early_heads.0.classify", "in") in sides
+    assert not {("backbone.classify", "out"), ("early_heads.0.mix.0", "in")} & sides
+
+
 def test_without_channels_it_answers_as_if_nothing_read_them(network):
     parts = find_channels(network, *SIZE)
     generator = torch.Generator().manual_seed(2)
-    rows = [torch.randperm(len(part), generator=generator)[: len(part) // 3] for part in parts]
+    # Half of the tap's channels and a sixth of the others: heads that halve them have more than half of what is left.
+    shares = [2 if ("backbone.down", "out") in part.places else 6 for part in parts]
+    rows = [torch.randperm(len(part), generator=generator)[: len(part) // n] for part, n in zip(parts, shares, strict=True)]
     removed = removed_from(network, parts, rows)
     before = dict(network.named_modules())
     spec, tensors = without(network, removed)
@@ -103,7 +112,8 @@ def test_without_channels_it_answers_as_if_nothing_read_them(network):
     for name, scores in wanted.items():
         torch.testing.assert_close(got[name], scores, atol=1e-4, rtol=1e-4)
         assert scores.std() > 0.01
-    assert pruned.backbone.depthwise.groups == 32 - 32 // 3
+    assert pruned.backbone.depthwise.groups == 32 - 32 // 6
+    assert (pruned.backbone.down.out_channels, pruned.early_heads[2].front.reduce[0].out_channels) == (12, 10)
     assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in network.parameters())
     for early in pruned.spec.exits:  # what a head costs is what it costs now
         assert pruned.figures(early.name, SIZE[::-1]).macs < network.figures(early.name, SIZE[::-1]).macs
@@ -120,6 +130,9 @@ def test_muting_is_what_the_reference_does(network):
         require_same(pruned, network, *SIZE)
     mute(network, removed)
     require_same(pruned, network, *SIZE)
+    fewer = attach_exits(nn.Conv2d(3, 3, 1), 3, SIZE, exits=0)
+    with pytest.raises(InputError, match=r"the exit final gives \(1, 3, 64, 96\), not \(1, 4, 64, 96\)"):
+        require_same(fewer, attach_exits(nn.Conv2d(3, 4, 1), 4, SIZE, exits=0), *SIZE)
 
 
 def test_what_the_library_cannot_follow_is_refused():
