@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "data": {"errors", "files", "metrics", "progress", "torchvision_import"},
     "models": {"specs", "policy", "errors", "files", "torchvision_import"},
     "training": {"models", "data", "specs", "metrics", "errors", "files", "progress"},
+    "pruning": {"training", "models", "data", "specs", "errors", "files", "progress"},
     "export": {"models", "artifacts", "specs", "policy", "files", "errors", "progress"},
     "runtime": {"artifacts", "data", "specs", "policy", "files", "errors", "progress"},
     "evaluation": {"runtime", "data", "artifacts", "specs", "metrics", "errors", "progress"},

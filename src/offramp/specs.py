@@ -38,6 +38,8 @@ StoredPrecision = Literal["fp32", "bf16", "fp16", "int8"]
 """What a package's weights are stored in. int8 layers are computed in int8, too, by any engine."""
 Size = tuple[Annotated[int, Field(ge=16, le=8192)], Annotated[int, Field(ge=16, le=8192)]]
 """Width and height in pixels, in this order everywhere outside tensors."""
+Widths = dict[str, tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]]
+"""Channels in and out of layers, by name within a network or head: of those that pruning left narrower than they are built."""
 
 FINAL = "final"
 """The name of the original network's own exit."""
@@ -111,12 +113,23 @@ class HeadSpec(Spec):
             raise InputError(f"not a head: {text!r}, {explain(error)}; {HEAD_FORM}") from error
 
 
+class PrunedHead(Spec):
+    """What pruning left of a head."""
+
+    features: int = Field(ge=1, le=1 << 16)
+    """Channels of its tap when it was built, on which its layers depend."""
+    skip: int | None = Field(default=None, ge=1, le=1 << 16)
+    """Of the shallower tap that it fuses, if it does."""
+    widths: Widths
+
+
 class ExitSpec(Spec):
     """An exit: the module whose output it taps, the head on it, and the shallower tap that the head fuses, if it does."""
 
     tap: str
     head: HeadSpec = HeadSpec()
     skip: str | None = None
+    pruned: PrunedHead | None = None
 
     @property
     def name(self) -> str:
@@ -160,6 +173,9 @@ class NetworkSpec(Spec):
     """On a backbone's deepest feature map; None: the network gives class scores itself."""
     final_skip: str | None = None
     """The shallower tap that the final head fuses, if it does."""
+    widths: Widths = {}
+    """Of the network's own layers, where it was pruned."""
+    final_pruned: PrunedHead | None = None
     exits: tuple[ExitSpec, ...] = ()
 
     @model_validator(mode="after")

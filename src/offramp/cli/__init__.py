@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import data, device, export, search, sweep, workstation
+from offramp.cli import data, device, export, pruning, search, sweep, workstation
 from offramp.cli.options import say
 from offramp.errors import InputError
 
@@ -38,6 +38,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "demo": workstation.demo,
     "taps": workstation.taps,
     "train": workstation.train,
+    "prune": pruning.prune,
     "export": export.export,
     "evaluate": device.evaluate,
     "profile": device.profile,

@@ -18,7 +18,8 @@ from offramp.errors import InputError
 from offramp.models.feature_maps import Answer, Layout, layout_of, read_answer
 from offramp.models.heads import NEEDS_SKIP
 from offramp.models.multi_exit import MultiExitNetwork, Wiring
-from offramp.models.observe import observe
+from offramp.models.narrowing import narrow
+from offramp.models.observe import Observation, observe
 from offramp.models.recipes import find_recipe
 from offramp.models.sources import Built, build, full_name, is_user_code
 from offramp.models.taps import Points, TapPoint, choose_taps, find_multiple, find_points
@@ -157,7 +158,7 @@ def build_network(spec: NetworkSpec, weights: Path | None = None, *, network: nn
         network: the network itself, where it has no name or is known already.
 
     Raises:
-        InputError: see `sources.build`; or an exit names no point of the network.
+        InputError: see `sources.build`; or an exit names no point of the network, or its widths do not fit.
 
     """
     if network is None:
@@ -170,14 +171,15 @@ def _build(spec: NetworkSpec, weights: Path | None) -> Built:
 
 
 def join(network: nn.Module, spec: NetworkSpec) -> MultiExitNetwork:
-    """Attach the exits of `spec`, whose taps were chosen for such a network, to this one.
+    """Attach the exits of `spec`, whose taps were chosen for such a network, to this one; narrow both where they were pruned.
 
     Raises:
-        InputError: an exit names no point of the network, or its output is not what the spec says.
+        InputError: an exit names no point of the network, or its output or widths are not what the spec says.
 
     """
+    narrow(network, spec.widths)
     width, height = (-(-side // spec.multiple) * spec.multiple for side in spec.input_size)
-    points = Points(observe(network, height, width), blocks=False)
+    points = Points(_observed(network, height, width, spec), blocks=False)
     answer, final = _final(points.output, spec.num_classes, height, width, final_head=spec.final_head is not None)
     if answer.kind == "features" and spec.final_head is None:
         raise InputError("the network gives feature maps alone, so its final exit needs a head")
@@ -185,6 +187,16 @@ def join(network: nn.Module, spec: NetworkSpec) -> MultiExitNetwork:
     taps = {name: points.named(name).layout for name in [*names, spec.final_skip] if name is not None}
     joined = MultiExitNetwork(network, spec, Wiring(taps, final))
     return joined.to(next(network.parameters(), torch.zeros(())).device)
+
+
+def _observed(network: nn.Module, height: int, width: int, spec: NetworkSpec) -> Observation:
+    try:
+        return observe(network, height, width)
+    except RuntimeError as error:
+        if not spec.widths:
+            raise
+        reason = (str(error).splitlines() or ["it does not run"])[0]
+        raise InputError(f"the widths that pruning left of {spec.network} do not fit together: {reason}") from error
 
 
 def with_exits(network: MultiExitNetwork, exits: Sequence[str]) -> MultiExitNetwork:
@@ -206,6 +218,13 @@ def with_exits(network: MultiExitNetwork, exits: Sequence[str]) -> MultiExitNetw
     fewer.final_head = network.final_head
     fewer.early_heads = nn.ModuleList(head for _, head in kept)
     return fewer
+
+
+def as_narrow_as(spec: NetworkSpec, pruned: NetworkSpec) -> NetworkSpec:
+    """The same network as narrow as a pruned one: in itself, its final head and the exits that both have."""
+    heads = {early.name: early.pruned for early in pruned.exits}
+    exits = tuple(early.model_copy(update={"pruned": heads.get(early.name)}) for early in spec.exits)
+    return spec.model_copy(update={"widths": pruned.widths, "final_pruned": pruned.final_pruned, "exits": exits})
 
 
 def _plan(

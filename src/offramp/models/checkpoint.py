@@ -63,8 +63,13 @@ def load_network_file(run: Path) -> NetworkFile:
 
 def save_weights(network: MultiExitNetwork, path: Path) -> None:
     """Write the state dict, whole or not at all."""
+    save_tensors(plain_tensors(network), path)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a state dict as `plain_tensors` makes it, whole or not at all."""
     with new_file(path) as temporary:
-        save_file(plain_tensors(network), temporary)
+        save_file(tensors, temporary)
 
 
 def plain_tensors(network: nn.Module) -> dict[str, torch.Tensor]:

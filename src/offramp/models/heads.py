@@ -12,6 +12,7 @@ Heads do not write into what they are given. In training they need two cells or 
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -272,13 +273,19 @@ def head_figures(
         InputError: see `build_head`.
 
     """
+    with torch.device("meta"):
+        head = build_head(spec, num_classes, features, skip)
+    return measure_head(head, features, skip, size)
+
+
+def measure_head(head: Head, features: FeatureShape, skip: FeatureShape | None, size: Size) -> HeadFigures:
+    """The same of a head that is there, which may be narrower than it was built."""
     width, height = size
-    with torch.device("meta"), torch.no_grad():  # shapes alone: nothing is computed
-        head = build_head(spec, num_classes, features, skip).eval()
-        taps = (features,) if skip is None else (features, skip)
-        maps = [torch.empty(1, tap.channels, -(-height // tap.stride), -(-width // tap.stride)) for tap in taps]
-        with FlopCounterMode(display=False) as counter:
-            head(*maps)
+    shapes = copy.deepcopy(head).to("meta").eval()  # shapes alone: nothing is computed
+    taps = (features,) if skip is None else (features, skip)
+    maps = [torch.empty(1, tap.channels, -(-height // tap.stride), -(-width // tap.stride), device="meta") for tap in taps]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        shapes(*maps)
     return HeadFigures(
         macs=counter.get_total_flops() // 2,  # it counts a multiply-add as two operations
         parameters=sum(parameter.numel() for parameter in head.parameters()),

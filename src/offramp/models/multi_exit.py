@@ -14,8 +14,9 @@ from torch import nn
 from torch.nn import functional
 
 from offramp.models.feature_maps import Layout, main_tensor, read_answer, stride_of
-from offramp.models.heads import FeatureShape, HeadFigures, build_head, head_figures
-from offramp.specs import FINAL, HeadSpec, NetworkSpec, Size
+from offramp.models.heads import FeatureShape, Head, HeadFigures, build_head, measure_head
+from offramp.models.narrowing import narrow
+from offramp.specs import FINAL, HeadSpec, NetworkSpec, PrunedHead, Size
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,9 @@ class MultiExitNetwork(nn.Module):
         self.spec = spec
         self.wiring = wiring
         self.backbone = backbone
-        self.final_head = None if spec.final_head is None else self._build_head(spec.final_head, FINAL, spec.final_skip)
-        self.early_heads = nn.ModuleList(self._build_head(early.head, early.tap, early.skip) for early in spec.exits)
+        last = spec.final_head
+        self.final_head = None if last is None else self._build_head(last, FINAL, spec.final_skip, spec.final_pruned)
+        self.early_heads = nn.ModuleList(self._build_head(one.head, one.tap, one.skip, one.pruned) for one in spec.exits)
         self.mean: torch.Tensor
         self.std: torch.Tensor
         self.register_buffer("mean", torch.tensor(spec.mean).reshape(1, 3, 1, 1), persistent=False)
@@ -61,9 +63,15 @@ class MultiExitNetwork(nn.Module):
         self._tapped: dict[str, torch.Tensor] = {}
         self._hooks = [backbone.get_submodule(tap).register_forward_hook(partial(self._keep, tap)) for tap in wiring.taps]
 
-    def _build_head(self, head: HeadSpec, tap: str, skip: str | None) -> nn.Module:
-        below = None if skip is None else self.wiring.shape(skip)
-        return build_head(head, self.spec.num_classes, self.wiring.shape(tap), below)
+    def _build_head(self, head: HeadSpec, tap: str, skip: str | None, pruned: PrunedHead | None) -> Head:
+        features, below = self.wiring.shape(tap), None if skip is None else self.wiring.shape(skip)
+        if pruned is None:
+            return build_head(head, self.spec.num_classes, features, below)
+        features = FeatureShape(pruned.features, features.stride)
+        below = None if below is None else FeatureShape(pruned.skip or below.channels, below.stride)
+        built = build_head(head, self.spec.num_classes, features, below)
+        narrow(built, pruned.widths)
+        return built
 
     def _keep(self, tap: str, _module: nn.Module, _inputs: object, output: object) -> None:
         tensor = main_tensor(output)
@@ -128,13 +136,17 @@ class MultiExitNetwork(nn.Module):
     def figures(self, exit_name: str, size: Size) -> HeadFigures | None:
         """What an exit's head costs and sees for images of `size` (width, height); None for the network's own final exit."""
         head, tap, skip = next(
-            ((early.head, early.tap, early.skip) for early in self.spec.exits if early.name == exit_name),
-            (self.spec.final_head, FINAL, self.spec.final_skip),
+            (
+                (head, early.tap, early.skip)
+                for early, head in zip(self.spec.exits, self.early_heads, strict=True)
+                if early.name == exit_name
+            ),
+            (self.final_head, FINAL, self.spec.final_skip),
         )
         if head is None:
             return None
-        below = self.wiring.shape(skip) if skip else None
-        return head_figures(head, self.spec.num_classes, self.wiring.shape(tap), below, size)
+        assert isinstance(head, Head)
+        return measure_head(head, self.wiring.shape(tap), self.wiring.shape(skip) if skip else None, size)
 
     def tap_of(self, exit_name: str) -> str:
         """The tap behind which an exit can answer; FINAL's is the network's end."""

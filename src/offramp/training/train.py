@@ -25,7 +25,7 @@ from offramp.data.folder import Split, open_split
 from offramp.data.transforms import Crops
 from offramp.errors import InputError
 from offramp.files import new_file, sha256_of
-from offramp.models.attach import build_network, plan_network, with_exits
+from offramp.models.attach import as_narrow_as, build_network, plan_network, with_exits
 from offramp.models.checkpoint import NETWORK, WEIGHTS, NetworkFile, load_network_file, original_network, save_weights
 from offramp.models.multi_exit import MultiExitNetwork
 from offramp.models.sources import is_user_code
@@ -87,6 +87,7 @@ def train(
     *,
     weights: Path | None = None,
     start: Path | None = None,
+    planned: NetworkSpec | None = None,
     training: TrainingSpec | None = None,
     resume: bool = False,
     progress: Progress = silent,
@@ -104,7 +105,8 @@ def train(
         run: the run's folder.
         weights: of ImageNet for a backbone, of the whole network for one that gives class scores; see `sources.build`.
         start: a finished run whose network it begins with: the same network and final head; exits that both have begin with
-            its heads, too.
+            its heads, too. If it was pruned, so is this one.
+        planned: the network and its exits, where they are known already and nothing is left to choose.
         training: scheme, epochs, rates. With `epochs=0` the exits alone are trained; the network stays bit for bit as it is.
         resume: go on with the run in that folder.
         progress: told of every step.
@@ -119,7 +121,7 @@ def train(
     asked, spec = _checked(choice), training or TrainingSpec()
     with joined_world() as world:
         splits = _open(data)
-        world.by_first(lambda: _begin(run, asked, spec, splits, weights=weights, start=start, resume=resume))
+        world.by_first(lambda: _begin(run, asked, spec, splits, planned, weights=weights, start=start, resume=resume))
         begun = _read(run)
         if not (run / WEIGHTS).exists():
             _train(_build(begun, asked, run), begun, run, splits, world, progress, said)
@@ -155,6 +157,7 @@ def _begin(
     asked: NetworkChoice,
     spec: TrainingSpec,
     splits: Splits,
+    planned: NetworkSpec | None,
     *,
     weights: Path | None,
     start: Path | None,
@@ -169,8 +172,10 @@ def _begin(
             )
         _require_same_options(old, asked, spec)
         return
-    asked_exits = asked.model_copy(update={"exits": 0, "taps": None}) if spec.scheme == "final-only" else asked
-    planned = plan_network(asked_exits, len(splits.train.classes.names), size=splits.size)
+    if planned is None:
+        asked_exits = asked.model_copy(update={"exits": 0, "taps": None}) if spec.scheme == "final-only" else asked
+        planned = plan_network(asked_exits, len(splits.train.classes.names), size=splits.size)
+        planned = planned if start is None else _narrowed(planned, start)
     if spec.scheme != "final-only" and not spec.epochs and not planned.exits:
         raise InputError("epochs is 0 and there are no exits: nothing would be trained; give --epochs or --exits")
     _require_trained(planned, weights, start, spec)
@@ -211,6 +216,13 @@ def _build(run: RunFile, asked: NetworkChoice, folder: Path, *, weights: Path | 
     given = asked.network if "network" in asked.model_fields_set and is_user_code(asked.network) else None
     own = original_network(run.network, given, folder, weights=weights)
     return build_network(run.network, weights, network=own)
+
+
+def _narrowed(planned: NetworkSpec, start: Path) -> NetworkSpec:
+    """The plan with the widths of the run that it begins with, if that is the same network; `take_over` refuses another."""
+    theirs = load_network_file(start).network
+    same = (planned.network, planned.output_stride) == (theirs.network, theirs.output_stride)
+    return as_narrow_as(planned, theirs) if same else planned
 
 
 def take_over(network: MultiExitNetwork, start: Path) -> None:
