@@ -19,7 +19,7 @@ from offramp import Predictor
 from offramp.artifacts import MANIFEST, Manifest, load_json, load_manifest
 from offramp.cli import main
 from offramp.errors import InputError
-from offramp.export.graph import labels_graph
+from offramp.export.graph import interpolation_matrix, labels_graph
 from offramp.export.self_exiting import MOST_EXITS, NEVER, describe, self_exiting, write_self_exiting
 from offramp.files import sha256_of
 from offramp.policy import GRID, MEAN, PIXEL_THRESHOLDS, image_score
@@ -377,8 +377,8 @@ def test_pieces_of_the_same_names_do_not_mix(deployed):
     for number, (tap, row) in enumerate(zip(taps, (0, 2, 3), strict=True)):
         pooled = np.maximum(tap, 0).reshape(3, 8, 2, 16, 2).mean(axis=(2, 4))
         scores = pooled * np.float32([1, -2, 3]).reshape(3, 1, 1) * (row + 1)
-        upsampling = [numpy_helper.to_array(t) for t in labels_graph((1, 3, 8, 16), 2, *SIDE).graph.initializer]
-        wanted = (upsampling[0] @ scores @ upsampling[1]).argmax(axis=0)
+        rows, columns = (interpolation_matrix(cells, 2, 2 * cells) for cells in (8, 16))
+        wanted = (rows @ scores @ columns.T).argmax(axis=0)
         labels, _, taken = answer(running, image, [NEVER] * number + [0.0] * (2 - number))
         assert taken == number
         assert np.array_equal(labels, wanted)
@@ -392,7 +392,7 @@ def test_what_no_answer_needs_is_left_out(deployed):
     assert [operations(model).count("Sqrt") for model in (every, chosen)] == [1, 0]
     # Three exits have one labels graph, whose matrices are there once.
     matrices = [hashlib.sha256(t.raw_data).hexdigest() for g in graphs(chosen.graph) for t in g.initializer if len(t.dims) == 2]
-    assert len(matrices) == len(set(matrices)) == 2
+    assert len(matrices) == len(set(matrices)) == 3
 
 
 def test_exits_out_of_order_are_refused(deployed):
