@@ -27,6 +27,9 @@ OPSET = 18
 IR_VERSION = 10
 """Of graphs written by hand; the exporter's are the same."""
 
+SMALLEST_BLOCK = 6
+"""Rows of cells from which interpolated rows are made at once."""
+
 POLICY_STRIDE = 4
 """Finer class scores are judged at every second or fourth pixel: at full resolution the policy would cost 40 % of a network."""
 
@@ -74,7 +77,7 @@ def labels_graph(shape: Sequence[int], stride: int, height: int, width: int, *, 
 
     Bilinear interpolation is a matrix product for columns and one for rows; what hangs over the image's edge is cut off. Where
     rows are multiplied in number they come in blocks, each made from a few rows of cells by one small matrix, the same for all:
-    the whole matrix would be zeros for the most part. Both engines' own Resize is slower.
+    the whole matrix would be zeros for the most part. ONNX Runtime's Resize takes longer than even that.
 
     Args:
         shape: of the class scores.
@@ -89,7 +92,7 @@ def labels_graph(shape: Sequence[int], stride: int, height: int, width: int, *, 
     if stride != label_stride or (rows, columns) != tuple(shape[2:]):
         across = interpolation_matrix(shape[3], stride, columns, label_stride)
         graph.add("MatMul", graph.last, graph.constant("columns", across.T))
-        if stride % label_stride or stride < 2 * label_stride:
+        if stride % label_stride or stride < 2 * label_stride or shape[2] <= SMALLEST_BLOCK:
             graph.add("MatMul", graph.constant("rows", interpolation_matrix(shape[2], stride, rows, label_stride)), graph.last)
         else:
             _rows_in_blocks(graph, (shape[1], shape[2], columns), stride // label_stride)
@@ -131,7 +134,7 @@ def _rows_in_blocks(graph: _LabelNodes, shape: tuple[int, int, int], factor: int
     """Interpolate (1, C, h, W) to (1, C, H, W) with `factor` rows for each; H is a multiple of a block, at least h * factor."""
     classes, cells, columns = shape
     # The block that leaves least to be cut off.
-    block = min(range(6, 17), key=lambda size: (-cells % size, -size)) if cells > 6 else cells
+    block = min(range(SMALLEST_BLOCK, 17), key=lambda size: (-cells % size, -size))
     blocks = -(-cells // block)
     # A block's rows lie between its own cells and one more on either side; at the image's edges that is the outermost again.
     around = np.arange(blocks)[:, None] * block + np.arange(-1, block + 1)
