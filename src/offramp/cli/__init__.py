@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import data, device, export, search, sweep, workstation
+from offramp.cli import data, device, export, search, sweep, view, workstation
 from offramp.cli.options import say
 from offramp.errors import InputError
 
@@ -45,6 +45,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "search": search.search,
     "trim": device.trim,
     "run": device.run,
+    "view": view.view,
     "report": device.report,
 }
 
