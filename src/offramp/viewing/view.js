@@ -16,7 +16,8 @@ let resumed = false;
 let asking = false;
 let waiting = null; // the next question's part about the image; {} where only the plan changed
 let longest = 1; // ms of the longest step lately, the scale of the bars
-let lastSpoken = { text: "", at: 0 };
+let toSay = ""; // to a screen reader
+let silence = null; // the timer until it may be told again
 
 // ------------------------------------------------------------------------------------------------------------ asking
 
@@ -255,10 +256,17 @@ function showTimes(answer) {
   }
 }
 
+/** Tell a screen reader, at once if it was not told of something else just now, else a little later what holds by then. */
 function speak(text) {
-  if (text === lastSpoken.text || performance.now() - lastSpoken.at < SPOKEN_MS) return;
-  lastSpoken = { text, at: performance.now() };
-  byId("spoken").textContent = text;
+  toSay = text;
+  if (silence === null) say();
+}
+
+function say() {
+  silence = null;
+  if (toSay === byId("spoken").textContent) return;
+  byId("spoken").textContent = toSay;
+  silence = setTimeout(say, SPOKEN_MS);
 }
 
 function overlay() {
