@@ -150,6 +150,7 @@ def test_the_keyboard_is_enough(page):
     ActionChains(page.browser).send_keys(Keys.ENTER).perform()
     page.until(lambda now: "(1 of 2)" in now["name"])
     # From the mode's radio buttons with the arrow keys, as anywhere.
+    page.set("#deadline", "60000")
     page.browser.execute_script("document.querySelector('[value=budgeted]').focus()")
     ActionChains(page.browser).send_keys(Keys.ARROW_DOWN).perform()
     page.until(lambda now: now["fates"] == ["asked", "asked", "taken"])
