@@ -7,6 +7,7 @@ from http.client import HTTPConnection
 from threading import Thread
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 
 from offramp.runtime.predictor import Predictor
@@ -90,3 +91,18 @@ def serve():
     """Serve another package or input."""
     with ExitStack() as running:
         yield lambda package, source=None: running.enter_context(serving(package, source))
+
+
+@pytest.fixture(scope="session")
+def video(tmp_path_factory):
+    """Six frames, a tenth of a second each, frame i of grey 40 * i."""
+    av = pytest.importorskip("av")
+    path = tmp_path_factory.mktemp("video") / "drive.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for number in range(6):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 40 * number, np.uint8), format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path

@@ -64,6 +64,9 @@ class Page:
         WebDriverWait(self.browser, 10, poll_frequency=0.02).until(lambda _: true_of(self.shown()), message=str(self.shown()))
         return self.shown()
 
+    def text(self, name):
+        return self.browser.execute_script("return document.getElementById(arguments[0]).textContent", name)
+
     def complaints(self):
         return self.browser.get_log("browser")
 
@@ -160,6 +163,40 @@ def test_the_keyboard_is_enough(page):
     """
     # The pixel threshold's label lies beside it, and counts as one.
     assert page.browser.execute_script(unnamed) == []
+
+
+def test_without_an_exit_the_page_says_so_and_waits(page):
+    page.until(lambda now: now["labels"])
+    page.set("#deadline", "60000")
+    page.set("[value=anytime]")
+    page.until(lambda now: now["fates"] == ["asked", "asked", "taken"])
+    for number in (1, 2, 3):
+        page.set(f"#exits li:nth-child({number}) input")
+    assert page.until(lambda now: now["error"])["error"] == "Choose one exit at least."
+    page.set("#exits li:nth-child(2) input")
+    shown = page.until(lambda now: now["fates"] == ["", "taken", ""])
+    assert shown["error"] == ""
+
+
+@pytest.fixture
+def playing(chromium, serve, decided_package, video):
+    return Page(chromium, serve(decided_package, video))
+
+
+def test_a_video_plays_and_pauses(playing):
+    first = playing.until(lambda now: now["labels"])
+    assert first["name"] == "drive-000000"
+    playing.set("#timed")
+    playing.browser.execute_script("document.getElementById('play').click()")
+    playing.until(lambda now: now["name"] not in ("drive-000000", "drive-000001"))
+    playing.until(lambda _: playing.text("rate") != NO_VALUE)
+    playing.browser.execute_script("document.getElementById('play').click()")
+    paused = playing.until(lambda _: playing.text("play") == "Play" and playing.text("rate") == NO_VALUE)
+    playing.set("#exits li:nth-child(1) input")
+    other = playing.until(lambda now: now["fates"] == ["taken", "", ""])
+    assert other["name"] == paused["name"], "another exit for the same frame"
+    assert playing.text("dropped") == "0"
+    assert playing.complaints() == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -160,21 +160,6 @@ def test_images_are_never_enlarged():
 # --------------------------------------------------------------------------------------------------------------- inputs
 
 
-@pytest.fixture(scope="session")
-def video(tmp_path_factory):
-    """Six frames, a tenth of a second each, frame i of grey 40 * i."""
-    av = pytest.importorskip("av")
-    path = tmp_path_factory.mktemp("video") / "drive.mp4"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for number in range(6):
-            frame = av.VideoFrame.from_ndarray(np.full((64, 96, 3), 40 * number, np.uint8), format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
-
-
 def number_of(shot):
     return round(float(shot.image.mean()) / 40)
 

@@ -4,6 +4,7 @@
 const byId = (id) => document.getElementById(id);
 const LARGEST = 50e6; // bytes of a dropped image; the server refuses more, too
 const START_BAR = 0.9; // of exits that no deployment gives a threshold
+const SCALED = 8; // answers that the bars have one scale for
 const SPOKEN_MS = 1500; // a screen reader hears of exits no more often
 
 let facts; // what the server says of the package once
@@ -15,7 +16,7 @@ let playing = false;
 let resumed = false;
 let asking = false;
 let waiting = null; // the next question's part about the image; {} where only the plan changed
-let longest = 1; // ms of the longest step lately, the scale of the bars
+let longest = []; // ms of the longest step of each of the last answers: the scale of the bars
 let toSay = ""; // to a screen reader
 let silence = null; // the timer until it may be told again
 
@@ -43,7 +44,10 @@ async function askOn() {
 
 async function ask(what) {
   const plan = planned();
-  if (plan === null) return complain("Choose one exit at least.");
+  if (plan === null) {
+    pause();
+    return complain("Choose one exit at least.");
+  }
   if (shown < 0 && what.index === undefined && what.play === undefined) return;
   const width = Math.max(16, Math.round(byId("picture").clientWidth * devicePixelRatio));
   const body = JSON.stringify({ ...what, ...plan, have: shown, width: Math.min(width, 1600) });
@@ -242,8 +246,9 @@ function showExits(answer, plan) {
 
 function showTimes(answer) {
   const times = Object.entries(answer.steps_ms).map(([step, ms]) => [step.startsWith("labels ") ? "labels" : step, ms]);
-  // The scale follows slowly, so that bars can be compared from frame to frame.
-  longest = Math.max(longest * 0.98, ...times.map(([, ms]) => ms));
+  // One scale for several answers, so that bars can be compared from frame to frame.
+  longest = [...longest.slice(1 - SCALED), Math.max(...times.map(([, ms]) => ms))];
+  const scale = Math.max(...longest);
   for (const { fill, value } of bars.values()) {
     fill.style.width = "0";
     value.textContent = "–";
@@ -251,7 +256,7 @@ function showTimes(answer) {
   for (const [step, ms] of times) {
     const bar = bars.get(step);
     if (!bar) continue; // the plan has changed since
-    bar.fill.style.width = `${(ms / longest) * 100}%`;
+    bar.fill.style.width = `${(ms / scale) * 100}%`;
     bar.value.textContent = ms.toFixed(1);
   }
 }
