@@ -63,6 +63,7 @@ class Session:
 
         """
         self._predictor = predictor
+        self._first_plan = predictor.plan
         self._input = open_input(source)
         self._shot: Shot | None = None
         self._number = 0  # of the image that is shown
@@ -71,7 +72,7 @@ class Session:
 
     def facts(self) -> dict[str, Any]:
         """What does not change: the package, its exits and classes, the input, and the plan to begin with."""
-        manifest, engine, plan = self._predictor.manifest, self._predictor.network.engine, self._predictor.plan
+        manifest, engine, plan = self._predictor.manifest, self._predictor.network.engine, self._first_plan
         return {
             "package": self._predictor.network.package.resolve().name,
             "engine": engine.name,
