@@ -1,6 +1,7 @@
 """The doors: who may ask, what is answered, and what is sent back, by real requests."""
 
 import io
+import json
 import os
 import re
 import signal
@@ -201,14 +202,25 @@ def test_a_port_that_is_taken_is_said(served):
 
 
 def test_the_verb_prints_the_address_and_ends_cleanly(decided_package, images):
-    command = [sys.executable, "-m", "offramp", "view", str(decided_package), str(images), "--no-open", "--threads", "1"]
+    command = [
+        sys.executable,
+        "-m",
+        "offramp",
+        "view",
+        str(decided_package),
+        str(images),
+        "--no-open",
+        "--threads",
+        "1",
+        "--json",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        said = process.stdout.readline()
-        address = re.search(r"http://127\.0\.0\.1:\d+/[\w-]{20,}/", said)[0]
+        address = json.loads(process.stdout.readline())["address"]
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{20,}/", address)
         with urllib.request.urlopen(address, timeout=10) as page:
             assert b"Offramp" in page.read()
         os.kill(process.pid, signal.SIGINT)
-        assert (process.wait(10), process.stdout.read(), process.stderr.read()) == (0, "ended\n", "")
+        assert (process.wait(10), process.stdout.read(), process.stderr.read()) == (0, '{"ended": true}\n', "")
 
 
 def test_the_verb_refuses_a_damaged_package_and_a_missing_input(decided_package, tmp_path, capsys):

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from offramp.cli.options import ComputesIn, Engine, Threads, say
+from offramp.cli.options import ComputesIn, Engine, Json, Threads, say, show
 
 
 def view(
@@ -23,6 +23,7 @@ def view(
     engine: Engine = "onnxruntime",
     threads: Threads = 0,
     precision: ComputesIn = "fp32",
+    as_json: Json = False,
 ) -> None:
     """Show a package at work, on a page that only this machine can open. Ctrl-C ends it.
 
@@ -34,7 +35,8 @@ def view(
 
     predictor = Predictor(package, engine=engine, threads=threads, precision=precision, every_exit=True)
     with Viewer(Session(predictor, source), port) as viewer:
-        say(f"open {viewer.address} in a browser of this machine; Ctrl-C ends it")
+        asked = f"open {viewer.address} in a browser of this machine; Ctrl-C ends it"
+        show(as_json, {"address": viewer.address}, lambda: say(asked))
         sys.stdout.flush()  # whoever reads the address from a pipe must not wait for the end
         # A service manager that stops the program asks as Ctrl-C does.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -43,4 +45,4 @@ def view(
         try:
             viewer.serve_forever()
         except KeyboardInterrupt:
-            say("ended")
+            show(as_json, {"ended": True}, lambda: say("ended"))
