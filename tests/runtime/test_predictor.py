@@ -12,7 +12,7 @@ from PIL import Image
 from offramp.errors import InputError
 from offramp.policy import GRID, MEAN, PIXEL_THRESHOLDS, image_score
 from offramp.runtime.engines import StagedNetwork, open_engine
-from offramp.runtime.predictor import Predictor
+from offramp.runtime.predictor import Plan, Predictor
 from offramp.specs import REGIONS
 
 ALL_GRAPHS = ["stage 0", "head 0", "stage 1", "head 1", "stage 2", "head 2", "labels 2"]
@@ -430,6 +430,68 @@ def test_the_mode_chooses_among_deployments(with_deployments, network):
     assert asked.deployment.image_thresholds == (0.5, 0.5)
     without = Predictor(folder, threads=1, mode="budgeted")
     assert (without.deployment, without.exits) == (None, ("final",))
+
+
+# ------------------------------------------------------------------------------------------------------------ other plans
+
+
+def test_a_plan_is_followed_from_the_next_image_on(decided_package, answers, split_point, noise, grey):
+    threshold, sure, _, high, low = split_point
+    images = {"noise": noise, "grey": grey}
+    predictor, ran = open_predictor(decided_package, every_exit=True)
+    first, second, final = predictor.network.exits
+    predictor(noise)
+    assert ran == ["stage 0", "stage 1", "stage 2", "head 2", "labels 2"]
+    ran.clear()
+    predictor.change(Plan("budgeted", (second,)))
+    assert predictor(noise).exit == second
+    assert ran == ["stage 0", "stage 1", "head 1", "labels 1"]
+    predictor.change(Plan("input-dependent", (first, final), "all", threshold, ((high + low) / 2,)))
+    assert (predictor.mode, predictor.exits) == ("input-dependent", (first, final))
+    for name, image in images.items():
+        answer = predictor(image)
+        assert answer.exit == (first if name == sure else final)
+        assert answer.scores[first] == (high if name == sure else low)
+        np.testing.assert_array_equal(answer.labels, answers[name][0 if name == sure else 2][0])
+
+
+def test_with_other_exits_their_times_are_learnt_again(decided_package, noise):
+    predictor, ran = open_predictor(decided_package, every_exit=True)
+    first, second, final = predictor.network.exits
+    predictor.change(Plan("anytime", (first, second, final)))
+    assert predictor(noise, deadline_ms=60_000).exit == final
+    ran.clear()
+    predictor.change(Plan("input-dependent", (first, second, final), image_thresholds=(2.0, 2.0)))
+    predictor(noise, deadline_ms=60_000)
+    assert ran.count("stage 0") == 1, "the same exits"
+    ran.clear()
+    predictor.change(Plan("anytime", (second, final)))
+    assert predictor(noise, deadline_ms=60_000).exit == final
+    assert ran.count("stage 0") > 10, "warmed up"
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        (Plan("budgeted", ()), "got none"),
+        (Plan("budgeted", ("nowhere",)), "got nowhere"),
+        (Plan("anytime", ("final", "blocks.1.0:fcn/c64")), "in order of depth"),
+        (Plan("input-dependent", ("blocks.1.0:fcn/c64", "final")), "need 1 image thresholds, got 0"),
+        (Plan("anytime", ("blocks.1.0:fcn/c64", "final"), image_thresholds=(0.5,)), "need 0 image thresholds, got 1"),
+        (Plan("input-dependent", ("final",), pixel_threshold=GRID), "from 0 to 31, got 32"),
+    ],
+)
+def test_a_plan_that_cannot_be_followed_is_refused(decided_package, noise, plan, said):
+    predictor = Predictor(decided_package, threads=1, every_exit=True)
+    with pytest.raises(InputError, match=said):
+        predictor.change(plan)
+    assert predictor(noise).exit == "final", "the plan before holds"
+
+
+def test_only_loaded_exits_can_be_planned(decided_package):
+    predictor = Predictor(decided_package, threads=1)
+    with pytest.raises(InputError, match="of final; got blocks"):
+        predictor.change(Plan("budgeted", ("blocks.1.0:fcn/c64",)))
 
 
 # ---------------------------------------------------------------------------------------------------------------- openvino

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from offramp.cli import data, device, export, pruning, search, sweep, workstation
+from offramp.cli import data, device, export, pruning, search, sweep, view, workstation
 from offramp.cli.options import say
 from offramp.errors import InputError
 
@@ -46,6 +46,7 @@ VERBS: dict[str, Callable[..., None]] = {
     "search": search.search,
     "trim": device.trim,
     "run": device.run,
+    "view": view.view,
     "report": device.report,
 }
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,18 @@ from offramp.data.class_file import read_class_file
 from offramp.errors import InputError
 from offramp.metrics import VOID
 
-__all__ = ["Classes", "Dataset", "LabelCode", "Pairs", "Sample", "Split", "load_image", "open_dataset", "open_split"]
+__all__ = [
+    "Classes",
+    "Dataset",
+    "LabelCode",
+    "Pairs",
+    "Sample",
+    "Split",
+    "decode_image",
+    "load_image",
+    "open_dataset",
+    "open_split",
+]
 
 T = TypeVar("T", int, npt.NDArray[np.int32])
 Pixels = npt.NDArray[np.uint8]
@@ -274,10 +285,25 @@ def load_image(path: Path) -> Pixels:
         InputError: the file is missing, truncated, no picture, too large to be one, or of a mode without a known range.
 
     """
-    with _reading(path, "image"), Image.open(path) as opened:
+    return decode_image(path, path)
+
+
+def decode_image(file: Path | BinaryIO, name: str | Path, *, formats: tuple[str, ...] | None = None) -> Pixels:
+    """Read a picture, as `load_image` does, from a file or from memory.
+
+    Args:
+        file: where it is.
+        name: what errors call it.
+        formats: Pillow's names of the only formats that are read; by default all that Pillow knows.
+
+    Raises:
+        InputError: as `load_image`.
+
+    """
+    with _reading(name, "image"), Image.open(file, formats=formats) as opened:
         picture = ImageOps.exif_transpose(opened)
         if picture.mode == "F":
-            raise InputError(f"image {path} holds floating-point numbers of unknown range: save it with 8 or 16 bits")
+            raise InputError(f"image {name} holds floating-point numbers of unknown range: save it with 8 or 16 bits")
         if picture.mode.startswith("I"):
             deep = np.asarray(picture).astype(np.int64).clip(0, 65535)
             grey = ((deep + 128) // 257).astype(np.uint8)
@@ -304,7 +330,7 @@ def _look_up(raw: npt.NDArray[np.int32], meaning: dict[int, int]) -> tuple[Pixel
 
 
 @contextmanager
-def _reading(path: Path, what: str) -> Iterator[None]:
+def _reading(path: str | Path, what: str) -> Iterator[None]:
     try:
         yield
     except InputError:

@@ -21,10 +21,10 @@ from PIL import Image
 from offramp.artifacts import Deployment, load_manifest
 from offramp.data.folder import load_image
 from offramp.errors import InputError
-from offramp.policy import image_score
+from offramp.policy import GRID, MEAN, image_score
 from offramp.runtime.engines import ExitAnswer, StagedNetwork, open_engine
 from offramp.runtime.pace import Pace
-from offramp.specs import REGIONS, EngineName, Mode, Precision, Size
+from offramp.specs import REGIONS, EngineName, Mode, Precision, Region, Size
 
 RISK = 0.01
 """With which the deadline of an image may be missed by exits that are begun: shared by all but the first, which each image may
@@ -52,6 +52,20 @@ class Answer:
     """From the decoded image to the labels."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """Which exits are asked about an image, and when it leaves."""
+
+    mode: Mode
+    exits: tuple[str, ...]
+    """In order of depth."""
+    region: Region = "all"
+    pixel_threshold: int = MEAN
+    """Index into the manifest's `pixel_thresholds`, or `MEAN`."""
+    image_thresholds: tuple[float, ...] = ()
+    """In the mode input-dependent one for each exit but the last: leave there if the score reaches it."""
+
+
 class Predictor:
     """A package, ready to answer."""
 
@@ -63,6 +77,7 @@ class Predictor:
         threads: int = 0,
         precision: Precision = "fp32",
         mode: Mode | None = None,
+        every_exit: bool = False,
     ) -> None:
         """Load what the package's mode needs.
 
@@ -74,6 +89,7 @@ class Predictor:
             mode: budgeted, anytime or input-dependent; by default that of the package's first deployment, and without one
                 budgeted. What the package's deployments do not say has defaults: the deepest exit for budgeted, every exit
                 for anytime.
+            every_exit: load all of the package's exits, so that `change` can turn to any of them.
 
         Raises:
             InputError: no package, a damaged one, an engine or a precision that is not to be had, an unknown mode, or one that
@@ -84,19 +100,56 @@ class Predictor:
             raise InputError(f"unknown mode {mode!r}; there are {', '.join(get_args(Mode))}")
         self.manifest = load_manifest(Path(package))
         self.deployment = _choose(self.manifest.deployments, mode)
-        self.mode: Mode = self.deployment.mode if self.deployment else (mode or "budgeted")
-        if self.mode == "input-dependent" and self.deployment is None:
+        if mode == "input-dependent" and self.deployment is None:
             raise InputError(
                 f"the package {package} has no input-dependent deployment, so no thresholds; "
                 f"make one with offramp search --mode input-dependent and offramp trim"
             )
-        every = self.manifest.exits
-        self.exits = self.deployment.exits if self.deployment else every[-1 if self.mode == "budgeted" else 0 :]
-        self.network = StagedNetwork(Path(package), open_engine(engine, threads, precision), self.exits, manifest=self.manifest)
+        self.plan = _planned(self.deployment) if self.deployment else _default(self.manifest.exits, mode or "budgeted")
+        loaded = self.manifest.exits if every_exit else self.exits
+        self.network = StagedNetwork(Path(package), open_engine(engine, threads, precision), loaded, manifest=self.manifest)
         self._way = self._ways()
-        self._pace = Pace(RISK / max(1, len(self.exits) - 1))
+        self._pace = _pace_of(self.exits)
         self._lock = Lock()
         self._background: Background | None = None
+
+    def change(self, plan: Plan) -> None:
+        """Answer by another plan from the next image on. With other exits, the times of exits must be learnt again.
+
+        Raises:
+            InputError: exits that are not loaded or not in order of depth, thresholds that do not fit them, or a policy asked
+                of a package that was trimmed without confidence.
+
+        """
+        loaded = self.network.exits
+        if not plan.exits or list(plan.exits) != [name for name in loaded if name in plan.exits]:
+            raise InputError(
+                f"a plan names exits in order of depth, of {', '.join(loaded)}; got {', '.join(plan.exits) or 'none'}"
+            )
+        wanted = len(plan.exits) - 1 if plan.mode == "input-dependent" else 0
+        if len(plan.image_thresholds) != wanted:
+            given = len(plan.image_thresholds)
+            raise InputError(f"{len(plan.exits)} exits in mode {plan.mode} need {wanted} image thresholds, got {given}")
+        if plan.mode == "input-dependent" and not self.manifest.judges:
+            raise InputError("the package was trimmed without confidence, so no policy can judge; trim it again with it")
+        if not 0 <= plan.pixel_threshold < GRID:
+            raise InputError(f"a pixel threshold is an index from 0 to {GRID - 1}, got {plan.pixel_threshold}")
+        self._end_background()
+        with self._lock:
+            others = plan.exits != self.exits
+            self.plan = plan
+            if others:
+                self._way, self._pace = self._ways(), _pace_of(self.exits)
+
+    @property
+    def mode(self) -> Mode:
+        """Budgeted, anytime or input-dependent."""
+        return self.plan.mode
+
+    @property
+    def exits(self) -> tuple[str, ...]:
+        """The exits that are asked, in order of depth."""
+        return self.plan.exits
 
     def warm_up(self) -> None:
         """Learn what every exit takes. The first call with a deadline does it, unless it has been done."""
@@ -198,11 +251,10 @@ class Predictor:
         """Judge an exit by the deployment's policy; its score is added to `scores`."""
         if self.mode != "input-dependent":
             return False
-        assert self.deployment is not None
-        region = REGIONS.index(self.deployment.region)
-        score = float(image_score(found.sure, region, self.deployment.pixel_threshold))
+        plan = self.plan
+        score = float(image_score(found.sure, REGIONS.index(plan.region), plan.pixel_threshold))
         scores[found.exit] = score
-        return index < len(self.deployment.image_thresholds) and score >= self.deployment.image_thresholds[index]
+        return index < len(plan.image_thresholds) and score >= plan.image_thresholds[index]
 
     def _ways(self) -> dict[str, list[str]]:
         """To each exit, the steps from the exit before it: the stages between and the head."""
@@ -296,6 +348,18 @@ def _finish(exit_name: str) -> str:
 def _choose(deployments: tuple[Deployment, ...], mode: Mode | None) -> Deployment | None:
     fitting = [deployment for deployment in deployments if mode in (None, deployment.mode)]
     return fitting[0] if fitting else None
+
+
+def _planned(chosen: Deployment) -> Plan:
+    return Plan(chosen.mode, chosen.exits, chosen.region, chosen.pixel_threshold, chosen.image_thresholds)
+
+
+def _default(every: tuple[str, ...], mode: Mode) -> Plan:
+    return Plan(mode, every[-1:] if mode == "budgeted" else every)
+
+
+def _pace_of(exits: tuple[str, ...]) -> Pace:
+    return Pace(RISK / max(1, len(exits) - 1))
 
 
 def fit(pixels: Pixels, size: Size) -> Pixels:

@@ -141,10 +141,21 @@ def open_source(source: str | Path, *, live: bool = False) -> Source:
     return Source(path.name, 1, iter([Shot(path.stem, load_image(path), 0.0)]))
 
 
-def _folder(folder: Path) -> Source:
+def list_images(folder: Path) -> list[Path]:
+    """The images directly inside a folder, by name.
+
+    Raises:
+        InputError: there are none.
+
+    """
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
     if not paths:
         raise InputError(f"no images in {folder}; it may hold {', '.join(IMAGE_SUFFIXES)}")
+    return paths
+
+
+def _folder(folder: Path) -> Source:
+    paths = list_images(folder)
     by_name: dict[str, Path] = {}
     for path in paths:
         if by_name.setdefault(path.stem, path) != path:
