@@ -145,13 +145,16 @@ def whole_way(
     assert original is not None
     measured = side_by_side(predictor, original, data, "test", progress=progress)
     _draw_pictures(out, samples, deployment)
-    parts = {"records": "test.records", "profile": "here.profile", "deployment": "input-dependent.json"}
     write_report(
         out / "report.html",
         run=run,
         package=package,
+        records=(out / "val.records", out / "test.records"),
+        profile=out / "here.profile",
+        deployment=out / "input-dependent.json",
         run_log=out / "answers" / RUN_LOG,
-        **{what: out / name for what, name in parts.items()},
+        data=data,
+        progress=progress,
     )
     result = DemoResult(out, _rows(records["test"], costs, deployment, measured))
     with new_file(out / "result.json") as temporary:

@@ -259,15 +259,24 @@ def _expected_ms(predictor: Predictor, log: RunLog) -> float | None:
 def report(
     source: Annotated[Path, typer.Argument(metavar="RUN|PACKAGE", help="A run or a package.")],
     out: Annotated[Path, typer.Option(metavar="FILE.html", help="The page to make.")],
-    records: Annotated[Path | None, typer.Option(metavar="F")] = None,
+    records: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="F", help="Twice: of val, which the sliders choose by, and of test, whose figures are shown."),
+    ] = None,
     profile: Annotated[Path | None, typer.Option(metavar="F")] = None,
     deployment: Annotated[Path | None, typer.Option(metavar="F")] = None,
     run_log: Annotated[Path | None, typer.Option(metavar="F")] = None,
+    run: Annotated[Path | None, typer.Option(metavar="RUN", help="The package's training run, for its curves.")] = None,
+    data: Annotated[Path | None, typer.Option(metavar="DATA", help="A dataset: images with all exits' answers.")] = None,
+    split: Annotated[str, typer.Option(help="Of --data: train, val or test.")] = "test",
+    images: Annotated[int, typer.Option(help="How many of --data are shown.", min=1)] = 24,
     as_json: Json = False,
 ) -> None:
     """Put a run or a package, and what was measured of it, on one page that opens from disk.
 
     Example: offramp report package --records val.records --profile here.profile --deployment chosen.json --out report.html
+
+    With --records of val and a --profile sliders choose for other limits; with --data the page shows which image leaves where.
     """
     need("jinja2", extra="report")
     from offramp.artifacts import MANIFEST
@@ -276,6 +285,21 @@ def report(
     if not source.is_dir():
         raise InputError(f"neither a run nor a package: {source} is no folder")
     kind = "package" if (source / MANIFEST).exists() else "run"
-    parts = {"records": records, "profile": profile, "deployment": deployment, "run_log": run_log}
-    write_report(out, **{kind: source}, **parts)
-    show(as_json, {"report": str(out)}, lambda: say(f"open {out}"))
+    if kind == "run" and run is not None:
+        raise InputError(f"--run goes with a package, but {source} is no package; give one of the two runs")
+    with showing_progress() as progress:
+        write_report(
+            out,
+            package=source if kind == "package" else None,
+            run=source if kind == "run" else run,
+            records=records,
+            profile=profile,
+            deployment=deployment,
+            run_log=run_log,
+            data=data,
+            split=split,
+            images=images,
+            progress=progress,
+        )
+    size = out.stat().st_size
+    show(as_json, {"report": str(out), "bytes": size}, lambda: say(f"open {out} ({size / 1e6:.1f} MB)"))

@@ -46,7 +46,13 @@ def legend_mark(mark: Mark) -> str:
     return canvas.write()
 
 
-def scatter(rows: Sequence[Row], others: Sequence[Row], deployment: Deployment | None, width: int) -> str:
+def scatter(
+    rows: Sequence[Row],
+    others: Sequence[Row],
+    deployment: Deployment | None,
+    width: int,
+    front: Sequence[tuple[float, float]] = (),
+) -> str:
     """Accuracy against latency: every exit, the deployment with its intervals, the limits asked.
 
     Args:
@@ -54,6 +60,7 @@ def scatter(rows: Sequence[Row], others: Sequence[Row], deployment: Deployment |
         others: what else to compare, drawn as hollow squares: the original network, the deployment on other images.
         deployment: with the search's expectations; None without one, or where its latencies do not compare.
         width: of the chart.
+        front: latency and mIoU of what a search can choose, drawn as small dots.
 
     """
     height = 400 if width == WIDE else 320
@@ -66,11 +73,16 @@ def scatter(rows: Sequence[Row], others: Sequence[Row], deployment: Deployment |
     if expected:
         xs += [*expected.latency_interval, expected.latency_ms]
         ys += [100 * value for value in (*expected.miou_interval, expected.miou)]
+    xs += [latency for latency, _ in front]
+    ys += [100 * value for _, value in front]
     xs += [limit.at for limit in limits if limit.axis == "latency"]
     ys += [limit.at for limit in limits if limit.axis == "miou"]
     x, y = _plot(width, height, (0.0, 1.06 * max(xs)), widened(ys, floor=0.0))
     canvas = Canvas(width, height, f"Accuracy against latency of {len(rows)} exits")
     canvas.axes(x, y, "latency, ms", "mIoU, %")
+    canvas.tell_scales(x, y)
+    for latency, value in front:
+        canvas.add("circle", "front", cx=x(latency), cy=y(100 * value), r=1.8)
     marks = marks_for([row.name for row in rows])
     names = short_names([row.name for row in rows])
     placed = [(x(latency), y(value)) for _, latency, value in points]

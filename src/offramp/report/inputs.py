@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,9 @@ class Parts:
     run: Run | None = None
     package: Manifest | None = None
     records: Records | None = None
+    """Those whose figures are shown."""
+    chosen_by: Records | None = None
+    """Those of val: the same, or others."""
     profile: Profile | None = None
     deployment: Deployment | None = None
     run_log: RunLog | None = None
@@ -123,25 +127,30 @@ def load_parts(
     *,
     run: Path | None,
     package: Path | None,
-    records: Path | None,
+    records: Path | Sequence[Path] | None,
     profile: Path | None,
     deployment: Path | None,
     run_log: Path | None,
 ) -> Parts:
     """Read what is given and refuse parts that do not belong together.
 
-    A package that carries a deployment lends it where none is given.
+    A package that carries a deployment lends it where none is given. Of records of two splits those of val are chosen by, and
+    the others' figures are shown.
 
     Raises:
         InputError: nothing given; something missing, damaged, or of another package than the rest.
 
     """
-    if not any((run, package, records, profile, deployment, run_log)):
+    files_of_records = [records] if isinstance(records, Path) else list(records or ())
+    if not any((run, package, files_of_records, profile, deployment, run_log)):
         raise InputError("nothing to report on; give at least one of run, package, records, profile, deployment, run log")
+    every = [load_records(path) for path in files_of_records]
+    shown, chosen_by = _by_split(every)
     parts = Parts(
         run=load_run(run) if run else None,
         package=load_manifest(package) if package else None,
-        records=load_records(records) if records else None,
+        records=shown,
+        chosen_by=chosen_by,
         profile=load_json(profile, Profile) if profile else None,
         deployment=load_json(deployment, Deployment) if deployment else None,
         run_log=load_json(run_log, RunLog) if run_log else None,
@@ -154,8 +163,10 @@ def load_parts(
         sources.append(Source("training run", run.name, identity, parts.run.provenance))
     if package and parts.package:
         sources.append(Source("package", package.name, parts.package.package_id, parts.package.provenance))
-    if records and parts.records:
-        sources.append(Source("records", records.name, sha256_of(records), parts.records.info.provenance))
+    sources += [
+        Source("records", file.name, sha256_of(file), found.info.provenance)
+        for file, found in zip(files_of_records, every, strict=True)
+    ]
     files = (
         ("profile", profile, parts.profile),
         ("deployment", deployment, parts.deployment),
@@ -169,10 +180,26 @@ def load_parts(
     return replace(parts, sources=tuple(sources))
 
 
+def _by_split(every: Sequence[Records]) -> tuple[Records | None, Records | None]:
+    """The records to show and those that are chosen by.
+
+    Raises:
+        InputError: two of the same split, or three.
+
+    """
+    by_split = {found.info.split: found for found in every}
+    if len(by_split) < len(every) or len(every) > 2:
+        named = ", ".join(found.info.split for found in every)
+        raise InputError(f"give the records of one split, or of val and of one other; got those of {named}")
+    chosen_by = by_split.get("val")
+    return next((found for split, found in by_split.items() if split != "val"), chosen_by), chosen_by
+
+
 def _check(parts: Parts) -> None:
     identities = {
         "package": parts.package.package_id if parts.package else None,
         "records": parts.records.info.package_id if parts.records else None,
+        "records of val": parts.chosen_by.info.package_id if parts.chosen_by else None,
         "profile": parts.profile.package_id if parts.profile else None,
         "deployment": parts.deployment.package_id if parts.deployment else None,
         "run log": parts.run_log.package_id if parts.run_log else None,
@@ -184,6 +211,7 @@ def _check(parts: Parts) -> None:
         require_same_package(next(iter(given.values())), **given)
     exits = parts.exits
     complete = {"records": parts.records.info.exits if parts.records else exits}
+    complete["records of val"] = parts.chosen_by.info.exits if parts.chosen_by else exits
     complete["profile"] = parts.profile.exits if parts.profile else exits
     for what, names in complete.items():
         if names != exits:

@@ -15,7 +15,10 @@ import numpy as np
 from offramp.artifacts import Deployment, Provenance, RunLog
 from offramp.errors import InputError
 from offramp.files import new_file
+from offramp.progress import Progress, silent
 from offramp.report import charts
+from offramp.report.choices import choices_of, front_dots
+from offramp.report.embed import SCRIPTS, embedded
 from offramp.report.facts import (
     Row,
     class_iou,
@@ -27,6 +30,7 @@ from offramp.report.facts import (
     replay,
     scores_of,
 )
+from offramp.report.gallery import IMAGES, Gallery, make_gallery
 from offramp.report.inputs import Parts, load_parts
 from offramp.report.svg import marks_for
 from offramp.specs import final_exit
@@ -43,8 +47,12 @@ MAKERS = {
     "profile": ("profile", "offramp profile"),
     "deployment": ("deployment", "offramp search"),
     "run_log": ("run log", "offramp run"),
+    "chosen_by": ("records of val", "offramp evaluate --split val"),
+    "gallery": ("gallery", "offramp report PACKAGE --data DATA"),
 }
 """Each part of a report: what it is called, and the command that makes it."""
+
+MOST_BYTES = 8_000_000
 
 
 def write_report(
@@ -52,10 +60,14 @@ def write_report(
     *,
     run: Path | None = None,
     package: Path | None = None,
-    records: Path | None = None,
+    records: Path | Sequence[Path] | None = None,
     profile: Path | None = None,
     deployment: Path | None = None,
     run_log: Path | None = None,
+    data: Path | None = None,
+    split: str = "test",
+    images: int = IMAGES,
+    progress: Progress = silent,
 ) -> None:
     """Write one self-contained HTML page about whatever is given.
 
@@ -63,17 +75,43 @@ def write_report(
         out: the page; an older one is replaced.
         run: folder of a training run, finished or not.
         package: folder of a package; lends its first deployment if none is given.
-        records: what every exit answered on a split.
+        records: what every exit answered on a split; those of val are chosen by, those of another one are shown.
         profile: what every step costs on a device.
         deployment: the chosen exits and thresholds.
         run_log: what happened, frame by frame.
+        data: a dataset, whose images the package is asked about for a gallery.
+        split: of the gallery's images.
+        images: how many the gallery holds.
+        progress: told of the search behind the sliders, and of each image.
 
     Raises:
-        InputError: nothing given; a part missing, damaged, or of another package than the rest; jinja2 not installed.
+        InputError: nothing given; a part missing, damaged, or of another package than the rest; a page of more than 8 MB;
+            jinja2 not installed.
 
     """
+    environment = _environment()
     parts = load_parts(run=run, package=package, records=records, profile=profile, deployment=deployment, run_log=run_log)
-    text = _environment().get_template("page.html").render(_context(parts))
+    gallery = None
+    if data is not None:
+        if package is None:
+            raise InputError("a gallery needs the package that answers; give --data together with a package")
+        info = parts.records.info if parts.records else None
+        gallery = make_gallery(
+            package,
+            data,
+            split,
+            images=images,
+            engine=info.engine if info else "onnxruntime",
+            precision=info.precision if info else "fp32",
+            progress=progress,
+        )
+    text = environment.get_template("page.html").render(_context(parts, gallery, progress))
+    size = len(text.encode())
+    if size > MOST_BYTES:
+        raise InputError(
+            f"the page would have {size / 1e6:.1f} MB, which is too much to send around; "
+            f"ask for fewer than {images} pictures with --images"
+        )
     with new_file(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -94,6 +132,11 @@ def _environment() -> jinja2.Environment:
     return environment
 
 
+def _own(name: str) -> str:
+    """The text of a file beside this one."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
+
+
 def _si(value: float) -> str:
     """Three digits and a prefix: 1.23 G."""
     for factor, prefix in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
@@ -112,8 +155,9 @@ def _short(identity: str) -> str:
     return f"{identity[:12]}…" if len(identity) > 32 else identity
 
 
-def _context(parts: Parts) -> dict[str, Any]:
+def _context(parts: Parts, gallery: Gallery | None, progress: Progress) -> dict[str, Any]:
     rows = exit_rows(parts)
+    choices, no_choices = _choices(parts, progress)
     original = original_row(parts)
     names = {source.what: source.name for source in parts.sources}
     return {
@@ -123,12 +167,18 @@ def _context(parts: Parts) -> dict[str, Any]:
         "original": original,
         "final": final_exit(parts.exits) if parts.exits else "",
         "marks": {name: charts.legend_mark(mark) for name, mark in marks_for(parts.exits).items()},
-        "lacks": lambda *names: [MAKERS[name] for name in names if getattr(parts, name) is None],
+        "lacks": lambda *names: [MAKERS[name] for name in names if getattr(parts, name, gallery) is None],
+        "gallery": gallery,
+        "choices": choices,
+        "no_choices": no_choices,
+        "embedded": embedded(parts, gallery, choices),
+        "style": _own("style.css"),
+        "scripts": [_own(name) for name in SCRIPTS],
         "lead": _lead(parts),
         "tiles": _tiles(parts, rows, original),
         "shares": _share_rows(parts),
         "warnings": _warnings(parts),
-        "figures": _figures(parts, rows, original),
+        "figures": _figures(parts, rows, original, front_dots(choices)),
         "overfit": overfitting(parts.run.history) if parts.run and parts.run.history else "",
         "histograms": _histograms(parts),
         "heat": _heat(parts),
@@ -136,6 +186,14 @@ def _context(parts: Parts) -> dict[str, Any]:
         "commands": [(source, _command(source.provenance)) for source in parts.sources if source.provenance],
         "here": Provenance.now("offramp report"),
     }
+
+
+def _choices(parts: Parts, progress: Progress) -> tuple[dict[str, Any] | None, str]:
+    """What the sliders choose from; without them, why parts that are there cannot be chosen by."""
+    try:
+        return choices_of(parts, progress), ""
+    except InputError as error:  # no reason to show nothing at all
+        return None, str(error)
 
 
 def _lead(parts: Parts) -> str:
@@ -237,7 +295,9 @@ def _pair(draw: Callable[[int], str]) -> dict[str, str]:
     return {"wide": draw(charts.WIDE), "narrow": draw(charts.NARROW)}
 
 
-def _figures(parts: Parts, rows: Sequence[Row], original: Row | None) -> dict[str, dict[str, str] | None]:
+def _figures(
+    parts: Parts, rows: Sequence[Row], original: Row | None, front: Sequence[tuple[float, float]]
+) -> dict[str, dict[str, str] | None]:
     """Every chart of the page; None where what it needs was not given."""
     found: dict[str, dict[str, str] | None] = dict.fromkeys(
         ("scatter", "road", "shares", "curves", "loss", "frames", "log_shares")
@@ -247,7 +307,7 @@ def _figures(parts: Parts, rows: Sequence[Row], original: Row | None) -> dict[st
     if any(row.miou is not None and row.latency_ms is not None for row in rows):
         shown = deployment if deployment and profile and comparable(profile, deployment) else None
         others = [*([original] if original else []), *_replayed(parts)]
-        found["scatter"] = _pair(lambda width: charts.scatter(rows, others, shown, width))
+        found["scatter"] = _pair(lambda width: charts.scatter(rows, others, shown, width, front))
     shares: Mapping[str, float] = deployment.expected.shares if deployment else {}
     if profile:
         found["road"] = _pair(lambda width: charts.road(profile, shares, width))
@@ -322,7 +382,12 @@ def _command(provenance: Provenance | None) -> str:
     assert provenance is not None
     words = [provenance.made_by if provenance.made_by.startswith("offramp") else f"offramp {provenance.made_by}"]
     for name, value in provenance.options.items():
-        if value is None or value is False:
+        if value is None or value is False or value == {}:
+            continue
+        if isinstance(value, dict):
+            # A limit for each class; what else has parts of its own, a network, is no option of the command.
+            pairs = [f"{key}={part}" for key, part in value.items()] if name == "min_iou" else []
+            words += [word for pair in pairs for word in ("--min-iou", shlex.quote(pair))]
             continue
         words.append(f"--{name.replace('_', '-')}")
         if value is not True:

@@ -141,6 +141,11 @@ class Canvas:
         self.text(x.stop, y.start + 33, x_label, "tick", anchor="end")
         self.text(0, 12, y_label, "tick")
 
+    def tell_scales(self, x: Scale, y: Scale) -> None:
+        """Say where values lie, for a script that draws into the picture later."""
+        for name, scale in (("data-x", x), ("data-y", y)):
+            self._root.set(name, f"{scale.lo!r} {scale.hi!r} {scale.start!r} {scale.stop!r}")
+
     def write(self) -> str:
         """The finished picture."""
         return ET.tostring(self._root, encoding="unicode")

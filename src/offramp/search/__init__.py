@@ -6,7 +6,19 @@ All candidates are compared, exactly: what every exit answered on every image is
 from __future__ import annotations
 
 from offramp.search.cascade import cascade_manifest, search_cascade, write_cascade
+from offramp.search.catalogue import Catalogue, catalogue, estimate_again
 from offramp.search.choose import front, search, search_all
 from offramp.search.space import Candidate
 
-__all__ = ["Candidate", "cascade_manifest", "front", "search", "search_all", "search_cascade", "write_cascade"]
+__all__ = [
+    "Candidate",
+    "Catalogue",
+    "cascade_manifest",
+    "catalogue",
+    "estimate_again",
+    "front",
+    "search",
+    "search_all",
+    "search_cascade",
+    "write_cascade",
+]

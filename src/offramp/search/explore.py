@@ -61,7 +61,7 @@ def explore(
     if limits.spec.mode == "anytime":
         return _anytime(evidence, limits, goal, progress)
     singles = single_exits(evidence)
-    stairs = _staircase(evidence, limits, goal)
+    stairs = staircase_of(evidence, limits, goal)
     none = (Policy(0, 0),)
     ends = frozenset(range(len(evidence.exits)) if lasts is None else lasts)
     alone = singles[np.array(sorted(ends))]
@@ -80,7 +80,7 @@ def explore(
             pool += _candidates(evidence, space.policies, found.kept)
             judged += found.judged
         if pool and goal != "front":
-            more, refined = _refine(evidence, limits, stairs, choose(pool, goal), progress)
+            more, refined = refine(evidence, limits, stairs, choose(pool, goal), progress)
             pool += more
     winner = choose(pool, goal) if pool else None
     others = [one for one in pool if winner is not None and one.exits != winner.exits]
@@ -100,7 +100,8 @@ def _gain_of_more_exits(evidence: Evidence, goal: Goal, winner: Candidate) -> fl
     return float(miou_of(best, evidence.labelled.sum(axis=0))) - winner.miou
 
 
-def _staircase(evidence: Evidence, limits: Limits, goal: Goal) -> Staircase:
+def staircase_of(evidence: Evidence, limits: Limits, goal: Goal) -> Staircase:
+    """What candidates must beat under these limits; nothing yet."""
     costs, values = evidence.costs, Values.of(evidence, limits)
     slowest = [max(exits, key=lambda index: costs.heads[index]) for exits in evidence.taps]
     high = max(costs.stages) + sum(costs.heads[index] for index in slowest) + max(costs.labels)
@@ -121,7 +122,7 @@ def _candidates(evidence: Evidence, named: Sequence[Policy], batches: Sequence[B
     return [batch.candidate(evidence, named, index) for batch in batches for index in range(len(batch))]
 
 
-def _refine(
+def refine(
     evidence: Evidence, limits: Limits, stairs: Staircase, winner: Candidate, progress: Progress
 ) -> tuple[list[Candidate], int]:
     """The winner's exits and policy with image thresholds between those tried: all scores that occurred, if few enough."""
