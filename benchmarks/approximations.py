@@ -418,7 +418,7 @@ def draw(path: Path, found: Sequence[dict[str, Any]]) -> None:
     for at, value, name, kind in shown:
         canvas.mark(x(at), y(value), KINDS[kind], size=4, title=f"{name}: {value:.1f} %, {at:.2f}")
     canvas.mark(x(base[0]), y(base[1]), Mark("final", "square"), size=5, title="single exit, fp32")
-    labels.place(x(base[0]), y(base[1]), "single exit, fp32")
+    canvas.text(x(base[0]) + 8, y(base[1]) - 9, "single exit, fp32", anchor="end")
     for at, value, name, _ in front:
         labels.place(x(at), y(value), name)
     for number, (kind, mark) in enumerate(KINDS.items()):
