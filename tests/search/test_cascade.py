@@ -27,7 +27,9 @@ DROP = 8
 @pytest.fixture
 def pairs(records_of, profile_of):
     """Three exits of a small network, two of a large one that is three times as slow and better, on the same images."""
-    small = records_of(images=16, exits=3, seed=1), profile_of(exits=3, seed=1)
+    whole = records_of(images=16, exits=3, seed=1)
+    as_before = {name: getattr(whole, name)[:, [0, 1, 1]] for name in ("correct", "predicted", "sure")}
+    small = replace(whole, **as_before), profile_of(exits=3, seed=1)  # its final exit says no more than the one before
     records, costs = records_of(images=16, exits=2, seed=1), profile_of(exits=2, seed=2)
     correct = np.minimum(records.labelled[:, None, :], records.correct + 250)
     correct[:, 0] //= 2  # its early exit is of no use
@@ -43,7 +45,7 @@ def chosen(pairs, **limits):
 
 def test_what_it_expects_is_what_the_two_networks_would_do(pairs):
     found = chosen(pairs, max_drop_pp=DROP, max_exits=1)
-    assert found.exits[0] in SMALL
+    assert found.exits[0] in SMALL[:2], "the small network is cut there, and its last stage never runs"
     assert found.exits[1] in LARGE
     assert 0.1 < found.expected.shares[found.exits[0]] < 0.9, "one network alone tests nothing"
     (small, fast), (large, slow) = pairs
