@@ -49,6 +49,7 @@ MAY_IMPORT = {
         "progress",
     },
     "viewing": {"runtime", "data", "specs", "policy", "errors"},
+    "box": set(),
     "console": {"progress"},
     "demo": None,
     "sweeping": None,

@@ -150,6 +150,8 @@ def test_a_trimmed_cascade_runs_what_its_exits_need(both, package, decided_packa
     trimmed = trim(both, tmp_path / "chosen.json", tmp_path / "out", merge=merge_stages if merge else None)
     assert not {"small-stage-1.onnx", "small-stage-2.onnx"} & {path.name for path in (tmp_path / "out").iterdir()}
     assert len(trimmed.stages) == (2 if merge else 1 + len(load_manifest(decided_package).stages))
+    if merge:
+        assert set(trimmed.stages[0].outputs) == set(trimmed.heads[0].outputs), "the large network takes none of it"
     ours = answers(tmp_path / "out", image)
     same(ours, [answers(package, image)[0], answers(decided_package, image)[-1]])
     found = list(Predictor(tmp_path / "out").refine(image))

@@ -179,8 +179,12 @@ def run(
             metavar="INPUT", help="An image, a folder of images, a video; camera, camera:1; an address (rtsp://...)."
         ),
     ],
-    package: Annotated[Path, typer.Option(metavar="PACKAGE", help="A package.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where label maps, overlays and the run log (CSV, JSON) go.")],
+    package: Annotated[
+        Path | None, typer.Option(metavar="PACKAGE", help="A package; by default the network in the box, of street scenes.")
+    ] = None,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where label maps, overlays and the run log (CSV, JSON) go.")] = Path(
+        "answers"
+    ),
     mode: Annotated[Mode | None, typer.Option(help="By default the package's own; anytime if there is a deadline.")] = None,
     deadline_ms: Annotated[float | None, typer.Option(help="Milliseconds for each image.")] = None,
     live: Annotated[
@@ -194,14 +198,19 @@ def run(
 ) -> None:
     """Segment images with a package. Ctrl-C ends a camera's run; all that was answered is on disk.
 
+    Example: offramp run street.jpg
+
     Example: offramp run scenes/test/images --package small --out answers
 
     Example: offramp run camera --package small --deadline-ms 40 --overlays video --out drive
     """
     from offramp.artifacts import load_manifest
+    from offramp.box import ABOUT, boxed_package
     from offramp.runtime.predictor import Predictor
     from offramp.runtime.stream import run as step
 
+    boxed = package is None
+    package = package or boxed_package()
     if mode is None and deadline_ms is not None and not load_manifest(package).deployments:
         mode = "anytime"  # the mode that a deadline makes sense in
     predictor = Predictor(package, engine=engine, threads=threads, precision=precision, mode=mode)
@@ -214,6 +223,7 @@ def run(
     missed = sum(frame.met is False for frame in log.frames)
     values = {
         "out": str(out),
+        "package": str(package),
         "mode": log.mode,
         "engine": log.engine,
         "precision": log.precision,
@@ -233,6 +243,8 @@ def run(
         rows = [[name, f"{share:.1%}"] for name, share in log.shares().items()]
         by = f"{log.engine}, {log.precision}, {log.threads} threads"
         print_table(f"{log.mode}, {by}: {len(log.frames)} images in {out}", ["exit", "share of images"], rows)
+        if boxed:
+            say(ABOUT)
         say("latency: " + ", ".join(f"{name} {value:.2f} ms" for name, value in latency.items()))
         if expected is not None:
             say(f"expected mean latency: {expected:.2f} ms; measured {latency['mean'] / expected - 1:+.1%}")
@@ -249,9 +261,11 @@ def run(
 
 
 def _expected_ms(predictor: Predictor, log: RunLog) -> float | None:
-    """What the search expected of the deployment that ran; None without one, or where it was searched for other threads."""
+    """What the search expected of the deployment that ran; None without one, or where it was searched for something else."""
     chosen = predictor.deployment
-    if chosen is None or (chosen.engine, chosen.threads, chosen.precision) != (log.engine, log.threads, log.precision):
+    if chosen is None or chosen.provenance.device != log.provenance.device:
+        return None
+    if (chosen.engine, chosen.threads, chosen.precision) != (log.engine, log.threads, log.precision):
         return None
     return chosen.expected.latency_ms
 
