@@ -99,6 +99,17 @@ def test_layers_that_cost_too_much_stay_in_float(decided_package, scenes, packag
     assert "damage of each layer" in told
 
 
+def test_what_nobody_takes_need_not_be_spared(decided_package, scenes, package8, tmp_path):
+    lost = load_manifest(package8).lowering
+    drops = {name: lost.miou_before[name] - lost.miou_after[name] for name in lost.miou_before}
+    fine = [name for name, drop in drops.items() if drop <= 0]
+    assert 0 < len(fine) < len(drops), "one that loses and one that does not are needed"
+    lower(decided_package, tmp_path / "package", "int8", scenes, images=4, max_drop_pp=0, exits=fine)
+    assert load_manifest(tmp_path / "package").lowering.float_layers == ()
+    with pytest.raises(InputError, match="has no exit 'other'"):
+        lower(decided_package, tmp_path / "more", "int8", scenes, images=4, exits=["other"])
+
+
 def test_the_damage_is_that_of_the_layer_alone(decided_package, scenes, tmp_path):
     lower(decided_package, tmp_path / "package", "int8", scenes, images=4, max_drop_pp=0)
     worst = load_manifest(tmp_path / "package").lowering.float_layers[0]

@@ -58,6 +58,7 @@ def lower(
     *,
     images: int = CALIBRATION_IMAGES,
     max_drop_pp: float = MAX_DROP_PP,
+    exits: Sequence[str] | None = None,
     threads: int = 0,
     progress: Progress = silent,
 ) -> Manifest:
@@ -72,11 +73,13 @@ def lower(
         data: a dataset: `train` finds the ranges of int8, `val` shows what every exit loses.
         images: of `train`.
         max_drop_pp: points of mIoU that no exit may lose to int8; layers stay in float for it.
+        exits: names of those that this holds for; by default all. What nobody will take need not be spared.
         threads: 0 for all.
         progress: told of each graph, layer and image.
 
     Raises:
-        InputError: bad package or data, a package that is not of fp32, that was merged or trimmed already, or bad numbers.
+        InputError: bad package or data, a package that is not of fp32, that was merged or trimmed already, bad numbers, or an
+            exit that it does not have.
 
     """
     if out.resolve() == package.resolve():
@@ -88,13 +91,14 @@ def lower(
         raise InputError(f"calibration needs 1 image or more and max-drop-pp 0 to 100, got {images} and {max_drop_pp}")
     manifest = load_manifest(package)
     _require_whole(package, manifest)
+    spared = {manifest.head(name).exit for name in exits} if exits is not None else set(manifest.exits)
     splits = {name: open_split(data, name) for name in ("train", "val")}
     for split in splits.values():
         require_same_classes(split, manifest)
     with tempfile.TemporaryDirectory(prefix="offramp-lower-") as scratch:
         job = _Job(package, manifest, splits["val"], Path(scratch), threads, progress)
         if precision == "int8":
-            lowering = job.to_int8(_spread(splits["train"], images), max_drop_pp)
+            lowering = job.to_int8(_spread(splits["train"], images), max_drop_pp, spared)
         else:
             lowering = job.to_16_bits(precision)
         lowered = job.manifest_of(precision, lowering)
@@ -146,8 +150,8 @@ class _Job:
             self.models[entry.file] = in_16_bits(onnx.load(self.package / entry.file), precision)
         return self._lowering(self._miou(self.package, "before"), self._measure("after"))
 
-    def to_int8(self, images: Sequence[Array], max_drop_pp: float) -> Lowering:
-        """Every layer in int8 but for those that some exit would lose too much by."""
+    def to_int8(self, images: Sequence[Array], max_drop_pp: float, spared: Collection[str]) -> Lowering:
+        """Every layer in int8 but for those that one of the exits that are spared would lose too much by."""
         before = self._miou(self.package, "before")
         ranged, known = self._find_ranges(images)
         every = {(file, layer) for file, graph in ranged.items() for layer in graph.layers}
@@ -159,7 +163,7 @@ class _Job:
                 layers = [layer for layer in graph.layers if (file, layer) not in kept]
                 self.models[file] = graph.quantised(layers, self.scratch / "quantised.onnx")
             after = self._measure(f"after, {len(kept)} of {len(every)} layers in float")
-            losing = [name for name in before if before[name] - after[name] > max_drop_pp / 100]
+            losing = [name for name in before if name in spared and before[name] - after[name] > max_drop_pp / 100]
             if not losing:
                 break
             damages = damages or self._damages(ranged, known)

@@ -37,6 +37,9 @@ def export(
     max_drop_pp: Annotated[
         float, typer.Option(help="Points of mIoU that no exit may lose to int8; layers stay in float for it.", min=0, max=100)
     ] = 0.5,
+    spare: Annotated[
+        list[str] | None, typer.Option(metavar="EXIT", help="An exit that --max-drop-pp holds for; repeatable; all by default.")
+    ] = None,
     labels: Annotated[str, typer.Option(help="Resolution of label maps: 1/1, 1/2, 1/4 or 1/8 of the image's.")] = "1/1",
     group: Annotated[
         list[str] | None, typer.Option(metavar="CLASS+CLASS=NAME", help="Classes that need not be told apart; repeatable.")
@@ -83,7 +86,7 @@ def export(
         if data is None:
             manifest = _package(source, out, options, progress)
         else:
-            limits = {"images": calibration_images, "max_drop_pp": max_drop_pp}
+            limits = {"images": calibration_images, "max_drop_pp": max_drop_pp, "exits": spare}
             manifest = _lower(source, out, precision, data, options, limits, progress)
     values: dict[str, Any] = {"package": str(out), "package_id": manifest.package_id, "exits": list(manifest.exits)}
     if manifest.lowering is not None:
