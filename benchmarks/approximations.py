@@ -424,11 +424,8 @@ def draw(path: Path, found: Sequence[dict[str, Any]]) -> None:
     for number, (kind, mark) in enumerate(KINDS.items()):
         canvas.mark(x.start + 20, 300 + 14 * number, mark, size=4)
         canvas.text(x.start + 32, 304 + 14 * number, kind)
-    svg = canvas.write().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    head, rest = svg.split(">", 1)
     with new_file(path) as temporary:
-        white = '<rect width="780" height="460" fill="white"/>'
-        temporary.write_text(f"{head}><style>{STYLE}</style>{white}{rest}\n", encoding="utf-8")
+        temporary.write_text(canvas.as_file(STYLE), encoding="utf-8")
 
 
 def main() -> None:

@@ -118,28 +118,39 @@ def table(found: list[dict[str, Any]]) -> list[list[str]]:
     return lines
 
 
-def main() -> None:
-    """Choose, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("small", "large", "data"):
+def asked(description: str | None, packages: tuple[str, str], drops: str, images: int) -> argparse.Namespace:
+    """The command line of this benchmark and of lowered.py: two packages, each with its records and profile."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in (*packages, "data"):
         parser.add_argument(name, type=Path)
     parser.add_argument("--records", type=Path, nargs=2, required=True)
     parser.add_argument("--profiles", type=Path, nargs=2, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--drops", default="0.5,1,2")
-    parser.add_argument("--images", type=int, default=58)
+    parser.add_argument("--drops", default=drops)
+    parser.add_argument("--images", type=int, default=images)
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
-    with showing_progress() as progress:
-        found = measure(options, prepare(options, progress), progress)
+    return options
+
+
+def tell(name: str, found: list[dict[str, Any]], path: Path | None) -> None:
+    """A table for people, a line of JSON for programs, and the same in a file."""
     columns = ["deployment", "val", "test", "mean", "p95", "worst", "images leave at"]
     title = f"{len(found[0]['times_ms'])} images; the original network takes {np.mean(found[0]['times_ms']):.0f} ms"
     print_table(title, columns, table(found))
-    if options.json is not None:
-        with new_file(options.json) as temporary:
+    if path is not None:
+        with new_file(path) as temporary:
             temporary.write_text(json.dumps({"title": title, "rows": found}) + "\n", encoding="utf-8")
-    print(json.dumps({"benchmark": "cascade", "rows": found}))
+    print(json.dumps({"benchmark": name, "rows": found}))
+
+
+def main() -> None:
+    """Choose, measure, print."""
+    options = asked(__doc__, ("small", "large"), "0.5,1,2", 58)
+    with showing_progress() as progress:
+        found = measure(options, prepare(options, progress), progress)
+    tell("cascade", found, options.json)
 
 
 if __name__ == "__main__":

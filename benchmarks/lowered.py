@@ -10,17 +10,13 @@ the fastest single exit of either is trimmed, merged and run on evenly spaced im
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
-import numpy as np
-from cascade import measure, table
+from cascade import asked, measure, tell
 
 from offramp.artifacts import Profile, load_json, load_records
-from offramp.console import print_table, showing_progress
+from offramp.console import showing_progress
 from offramp.errors import InputError
 from offramp.export.joining import merge_stages
-from offramp.files import new_file
 from offramp.metrics import miou
 from offramp.progress import Progress
 from offramp.runtime.predictor import Predictor
@@ -54,26 +50,10 @@ def prepare(options: argparse.Namespace, progress: Progress) -> dict[str, tuple[
 
 def main() -> None:
     """Choose, measure, print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("large", "lowered", "data"):
-        parser.add_argument(name, type=Path)
-    parser.add_argument("--records", type=Path, nargs=2, required=True)
-    parser.add_argument("--profiles", type=Path, nargs=2, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--drops", default="0,1")
-    parser.add_argument("--images", type=int, default=117)
-    parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
+    options = asked(__doc__, ("large", "lowered"), "0,1", 117)
     with showing_progress() as progress:
         found = measure(options, prepare(options, progress), progress)
-    columns = ["deployment", "val", "test", "mean", "p95", "worst", "images leave at"]
-    title = f"{len(found[0]['times_ms'])} images; the original network takes {np.mean(found[0]['times_ms']):.0f} ms"
-    print_table(title, columns, table(found))
-    if options.json is not None:
-        with new_file(options.json) as temporary:
-            temporary.write_text(json.dumps({"title": title, "rows": found}) + "\n", encoding="utf-8")
-    print(json.dumps({"benchmark": "lowered", "rows": found}))
+    tell("lowered", found, options.json)
 
 
 if __name__ == "__main__":

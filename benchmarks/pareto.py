@@ -155,11 +155,8 @@ def draw(path: Path, fronts: dict[str, list[tuple[float, float]]], points: dict[
     place = x(ran[0]["original_latency_ms"]), y(100 * ran[0]["original_miou"])
     canvas.mark(*place, Mark("final", "square"), size=4)
     canvas.text(place[0] - 8, place[1] + 4, "original, test", anchor="end")
-    svg = canvas.write().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
-    head, rest = svg.split(">", 1)
     with new_file(path) as temporary:
-        white = '<rect width="780" height="440" fill="white"/>'
-        temporary.write_text(f"{head}><style>{STYLE}</style>{white}{rest}\n", encoding="utf-8")
+        temporary.write_text(canvas.as_file(STYLE), encoding="utf-8")
 
 
 def main() -> None:

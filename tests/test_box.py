@@ -41,7 +41,9 @@ def test_it_says_what_it_is(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit):
         main(["run", "street.png"])
-    assert ABOUT in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert ABOUT in said
+    assert "package in int8" in " ".join(said.split())
     assert "CamVid" in ABOUT
     assert "research use" in ABOUT
 

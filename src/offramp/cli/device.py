@@ -227,6 +227,7 @@ def run(
         "mode": log.mode,
         "engine": log.engine,
         "precision": log.precision,
+        "package_precision": predictor.manifest.precision,
         "threads": log.threads,
         "frames": len(log.frames),
         "shares": log.shares(),
@@ -241,7 +242,9 @@ def run(
 
     def people() -> None:
         rows = [[name, f"{share:.1%}"] for name, share in log.shares().items()]
-        by = f"{log.engine}, {log.precision}, {log.threads} threads"
+        stored = predictor.manifest.precision
+        precision = log.precision if stored == "fp32" else f"{log.precision}, package in {stored}"
+        by = f"{log.engine}, {precision}, {log.threads} threads"
         print_table(f"{log.mode}, {by}: {len(log.frames)} images in {out}", ["exit", "share of images"], rows)
         if boxed:
             say(ABOUT)

@@ -150,6 +150,12 @@ class Canvas:
         """The finished picture."""
         return ET.tostring(self._root, encoding="unicode")
 
+    def as_file(self, style: str) -> str:
+        """The finished picture as a file of its own, on white, in this style (CSS)."""
+        head, rest = self.write().replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1).split(">", 1)
+        white = f'<rect width="{self.width:g}" height="{self.height:g}" fill="white"/>'
+        return f"{head}><style>{style}</style>{white}{rest}\n"
+
 
 class Labels:
     """Places labels beside points so that none covers another or a point; one that finds no place is left out."""
