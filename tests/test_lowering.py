@@ -12,6 +12,7 @@ from offramp.evaluation import evaluate
 from offramp.lowering import lower
 from offramp.metrics import miou
 from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.search import write_cascade
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +129,11 @@ def test_16_bits_halve_the_weights(decided_package, scenes, tmp_path, precision)
         assert all((ours[name] == theirs[name]).mean() > 0.97 for name in manifest.exits)
 
 
+def test_a_cascade_says_that_a_part_of_it_is_in_int8(decided_package, package8, tmp_path):
+    for name, pair in {"a": (decided_package, package8), "b": (package8, decided_package)}.items():
+        assert write_cascade(*pair, tmp_path / name).precision == "int8"
+
+
 def test_both_engines_take_int8(package8):
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     ours, theirs = answers(package8, image), answers(package8, image, "openvino")
@@ -151,7 +157,7 @@ def test_the_command_line_makes_it_of_a_run_and_tells_what_exits_lose(trained_ru
     assert json.loads(capsys.readouterr().out)["exits"] == list(load_manifest(out).exits)
 
 
-def merged(package, tmp_path):
+def trimmed(package, tmp_path):
     folder = tmp_path / "trimmed"
     shutil.copytree(package, folder)
     raw = json.loads((folder / MANIFEST).read_text())
@@ -168,11 +174,14 @@ def merged(package, tmp_path):
         ({"max_drop_pp": float("nan")}, "max-drop-pp 0 to 100"),
         ({"package": "int8"}, "is in int8 already"),
         ({"package": "trimmed"}, "lower the package that it was trimmed from"),
+        ({"package": "cascade"}, "lower each of them"),
         ({"data": "elsewhere"}, "no dataset at"),
     ],
 )
 def test_bad_input_is_refused_and_nothing_is_left(decided_package, package8, scenes, tmp_path, change, said):
-    package = {"int8": package8, "trimmed": merged(decided_package, tmp_path)}.get(change.get("package"), decided_package)
+    write_cascade(decided_package, decided_package, tmp_path / "both")
+    others = {"int8": package8, "trimmed": trimmed(decided_package, tmp_path), "cascade": tmp_path / "both"}
+    package = others.get(change.get("package"), decided_package)
     out = package if change.get("out") else tmp_path / "out"
     data = tmp_path / "none" if change.get("data") else scenes
     options = {name: change[name] for name in ("images", "max_drop_pp") if name in change}

@@ -96,12 +96,12 @@ def lower(
     for split in splits.values():
         require_same_classes(split, manifest)
     with tempfile.TemporaryDirectory(prefix="offramp-lower-") as scratch:
-        job = _Job(package, manifest, splits["val"], Path(scratch), threads, progress)
+        job = _Job(package, manifest, splits["val"], Path(scratch), precision, threads, progress)
         if precision == "int8":
             lowering = job.to_int8(_spread(splits["train"], images), max_drop_pp, spared)
         else:
-            lowering = job.to_16_bits(precision)
-        lowered = job.manifest_of(precision, lowering)
+            lowering = job.to_16_bits()
+        lowered = job.manifest_of(lowering)
         with new_folder(out, marker=MANIFEST) as folder:
             job.write(folder, lowered)
     return lowered
@@ -115,6 +115,9 @@ def _require_whole(package: Path, manifest: Manifest) -> None:
             f"{package} is trimmed: its thresholds were chosen for its answers in fp32; "
             f"lower the package that it was trimmed from, then evaluate, search and trim"
         )
+    made = [name for stage in manifest.stages for name in stage.outputs]
+    if len(set(made)) < len(made):  # what a layer damages is followed by names
+        raise InputError(f"{package} is a cascade of two networks; lower each of them, then make the cascade of these")
 
 
 def _spread(split: Split, most: int) -> list[Array]:
@@ -132,6 +135,7 @@ class _Job:
     manifest: Manifest
     val: Split
     scratch: Path
+    precision: StoredPrecision
     threads: int
     progress: Progress
     models: dict[str, onnx.ModelProto] = field(default_factory=dict)
@@ -144,10 +148,10 @@ class _Job:
 
     # ------------------------------------------------------------------------------------------------------- two precisions
 
-    def to_16_bits(self, precision: StoredPrecision) -> Lowering:
+    def to_16_bits(self) -> Lowering:
         """Every weight in 16 bits."""
         for entry in self._pieces():
-            self.models[entry.file] = in_16_bits(onnx.load(self.package / entry.file), precision)
+            self.models[entry.file] = in_16_bits(onnx.load(self.package / entry.file), self.precision)
         return self._lowering(self._miou(self.package, "before"), self._measure("after"))
 
     def to_int8(self, images: Sequence[Array], max_drop_pp: float, spared: Collection[str]) -> Lowering:
@@ -279,7 +283,7 @@ class _Job:
         folder = self.scratch / "package"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        self.write(folder, self.manifest_of("int8", None))
+        self.write(folder, self.manifest_of(None))
         return self._miou(folder, when)
 
     def _miou(self, package: Path, when: str) -> dict[str, float]:
@@ -290,7 +294,7 @@ class _Job:
         values = miou(records.correct.sum(axis=0), records.predicted.sum(axis=0), records.labelled.sum(axis=0)[None])
         return dict(zip(records.info.exits, values.tolist(), strict=True))
 
-    def manifest_of(self, precision: StoredPrecision, lowering: Lowering | None) -> Manifest:
+    def manifest_of(self, lowering: Lowering | None) -> Manifest:
         """The manifest of these graphs in the place of those of fp32."""
 
         def changed(entry: GraphEntry) -> dict[str, Any]:
@@ -303,12 +307,12 @@ class _Job:
         return self.manifest.model_copy(
             update={
                 "package_id": package_identity(stages, heads, self.manifest.labels),
-                "precision": precision,
+                "precision": self.precision,
                 "lowering": lowering,
                 "stages": stages,
                 "heads": heads,
                 "provenance": Provenance.now(
-                    "lower", inputs={"package": self.manifest.package_id}, options={"precision": precision}
+                    "lower", inputs={"package": self.manifest.package_id}, options={"precision": self.precision}
                 ),
             }
         )

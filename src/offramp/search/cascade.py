@@ -170,7 +170,7 @@ def cascade_manifest(small: Path, large: Path) -> Manifest:
     return second.model_copy(
         update={
             "package_id": package_identity(stages, heads, labels),
-            "precision": first.precision if first.precision == second.precision else "fp32",
+            "precision": second.precision if first.precision == "fp32" else first.precision,
             "lowering": None,
             "stages": stages,
             "heads": heads,
