@@ -1,0 +1,61 @@
+"""Every malformed input that we could think of, met by the verb or call that users would give it to; counts at the end.
+
+    python benchmarks/reliability/bad_input.py [--only 'image: *'] [--out docs/bad_input.json]
+
+A case ends with a right result or with one clear line; see `harness`. Its lines are printed, to be read by people.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fnmatch
+import json
+import sys
+import tempfile
+from collections import Counter
+from pathlib import Path
+
+import cases_api
+import cases_artifacts
+import cases_data
+import cases_images
+import cases_options
+from harness import Case, make_things, try_case
+
+from offramp.files import new_file
+
+CASES: tuple[Case, ...] = (
+    *cases_images.CASES,
+    *cases_data.CASES,
+    *cases_artifacts.CASES,
+    *cases_options.CASES,
+    *cases_api.CASES,
+)
+
+
+def main() -> None:
+    """Run the cases; exit code 1 if one of them ended wrongly."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="*")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    chosen = [case for case in CASES if fnmatch.fnmatch(case.name, options.only)]
+    with tempfile.TemporaryDirectory() as folder:
+        things = make_things(Path(folder) / "things")
+        outcomes = [try_case(case, things, Path(folder) / f"case-{number}") for number, case in enumerate(chosen)]
+    for outcome in outcomes:
+        ended = f"WRONG, {outcome.wrong}" if outcome.wrong else "right" if outcome.case.right else "refused"
+        print(f"{outcome.case.name}\n    {ended}: {' '.join(outcome.said.split())[:300]}")
+    wrong = [outcome.case.name for outcome in outcomes if outcome.wrong]
+    doors = Counter(outcome.case.name.partition(":")[0] for outcome in outcomes)
+    refused = sum(bool(outcome.case.says) for outcome in outcomes)
+    print(f"{len(outcomes)} cases, {refused} to be refused, {len(outcomes) - refused} to end right; wrong: {len(wrong)}")
+    if options.out:
+        values = {"benchmark": "bad_input", "cases": len(outcomes), "refused": refused, "doors": dict(doors), "wrong": wrong}
+        with new_file(options.out) as temporary:
+            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    sys.exit(1 if wrong else 0)
+
+
+if __name__ == "__main__":
+    main()

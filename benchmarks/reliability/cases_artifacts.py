@@ -1,0 +1,7 @@
+"""Cases of bad artifacts."""
+
+from __future__ import annotations
+
+from harness import Case
+
+CASES: tuple[Case, ...] = ()
