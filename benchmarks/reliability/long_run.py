@@ -4,7 +4,7 @@
 
 A tiny package answers drawn scenes of 96x64 that move a pixel a frame, a video file read by `run` as any other; label maps are
 written, overlays are not. Every engine runs in a process of its own, input-dependent, and then in the anytime mode with a
-deadline of 1.5 times what the final exit takes. After the warm-up (the first tenth) a line is fitted to
+deadline of 1.5 times what the final exit takes. After the first 10,000 frames a line is fitted to
 resident memory and to latency; its slope's 95 % interval is from a bootstrap of blocks of residuals, for neighbours are alike.
 Exit code 1 if memory grows by more than 10 bytes a frame, or threads or open files grow. Latencies need an idle machine.
 """
@@ -48,8 +48,8 @@ BYTES_A_FRAME = 10
 """More is growth: 6 MB in 6 hours at 30 frames a second."""
 SAMPLES = 500
 """So often a process is looked at."""
-WARM_UP = 0.1
-"""Share of the frames that is left out of slopes."""
+WARM_UP = 10_000
+"""Frames that are left out of slopes: until the run log holds as many as it ever will, memory grows."""
 SLACK = 1.5
 """A deadline, as a multiple of what the final exit takes before the run."""
 WRITTEN = 25
@@ -89,7 +89,7 @@ def main() -> None:
     """Run every engine and mode, print, judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=100_000)
-    parser.add_argument("--deadline-frames", type=int, default=20_000)
+    parser.add_argument("--deadline-frames", type=int, default=20_000, help="0: not in the anytime mode")
     parser.add_argument("--engines", nargs="+", default=ENGINES, choices=get_args(EngineName))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, help="a folder for the package and the video, which are made once")
@@ -107,6 +107,8 @@ def main() -> None:
         found = []
         for engine in options.engines:
             for mode, frames in (("input-dependent", options.frames), ("anytime", options.deadline_frames)):
+                if not frames:
+                    continue
                 video = make_video(work / f"{frames}.mp4", sorted((things.data / "train" / "images").iterdir()), frames)
                 asked = [str(video), str(package), mode, str(frames)]
                 command = [sys.executable, __file__, "--engines", engine, "--threads", str(options.threads), "--child", *asked]
@@ -178,7 +180,7 @@ def judged(watch: Watch, times: Floats, frames: int) -> dict[str, Any]:
         frames: of the whole run.
 
     """
-    begun = int(frames * WARM_UP)
+    begun = min(WARM_UP, frames // 2)
     seen = np.array(watch.frame) > begun
     at = np.array(watch.frame, float)[seen]
     memory = slope(at, np.array(watch.memory_bytes, float)[seen])

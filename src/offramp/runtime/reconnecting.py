@@ -19,8 +19,9 @@ SILENT_SECONDS = 10.0
 Pixels = npt.NDArray[np.uint8]
 Decoded = tuple[Pixels, float]
 """A frame, RGB (H, W, 3), and its seconds since the first one."""
-Open = Callable[[tuple[float, float] | None], Iterator[Decoded]]
-"""Opens a source with the seconds that opening and each frame may take; None: for ever."""
+Timeouts = tuple[float | None, float | None]
+"""Seconds that opening and each frame may take; None: for ever."""
+Open = Callable[[Timeouts], Iterator[Decoded]]
 
 
 def unheard(text: str) -> None:
@@ -85,11 +86,12 @@ class Reconnecting:
                 return
             self._closed.wait(min(RETRY_SECONDS, left_s))
 
-    def _timeouts(self, lost_at: float | None) -> tuple[float, float] | None:
+    def _timeouts(self, lost_at: float | None) -> Timeouts:
         if self._patience_s == 0:
-            return None
-        left_s = SILENT_SECONDS if lost_at is None else lost_at + self._patience_s - time.monotonic()
-        return max(left_s, RETRY_SECONDS), SILENT_SECONDS
+            return None, None
+        if lost_at is None:
+            return None, SILENT_SECONDS
+        return max(lost_at + self._patience_s - time.monotonic(), RETRY_SECONDS), SILENT_SECONDS
 
     def close(self) -> None:
         """Try no further."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from offramp.data.folder import IMAGE_SUFFIXES, load_image
 from offramp.errors import InputError
-from offramp.runtime.reconnecting import Decoded, Reconnecting, unheard
+from offramp.runtime.reconnecting import Decoded, Reconnecting, Timeouts, unheard
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
 CAMERA = "camera"
@@ -223,7 +223,7 @@ def _count(path: Path) -> int:
 def _live(name: str, file: str, kind: str | None, patience_s: float, line: Callable[[str], None]) -> Source:
     _av()
 
-    def opened(timeouts: tuple[float, float] | None) -> Iterator[Decoded]:
+    def opened(timeouts: Timeouts) -> Iterator[Decoded]:
         return _frames(file, kind=kind, timeouts=timeouts, most_broken=MOST_BROKEN)
 
     connection = Reconnecting(name, opened, patience_s, line)
@@ -237,14 +237,14 @@ def _named(name: str, frames: Iterable[Decoded]) -> Iterator[Shot]:
 
 
 def _frames(
-    file: str, *, kind: str | None = None, timeouts: tuple[float, float] | None = None, most_broken: int = 0
+    file: str, *, kind: str | None = None, timeouts: Timeouts = (None, None), most_broken: int = 0
 ) -> Iterator[Decoded]:
     """Decoded frames.
 
     Args:
         file: what ffmpeg opens.
         kind: of a device.
-        timeouts: seconds that opening and each packet may take.
+        timeouts: seconds that opening and each packet may take; None: for ever.
         most_broken: packets that may be broken, one after another.
 
     Raises:

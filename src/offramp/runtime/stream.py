@@ -114,7 +114,7 @@ def _telling(tally: Tally, out: Path) -> Iterator[None]:
     except InputError as error:
         if not tally.count:
             raise
-        raise InputError(f"{error}; the {tally.count} frames before were answered and are in {out}") from error
+        raise InputError(f"{error}; frames answered before: {tally.count}, all in {out}") from error
 
 
 def _answer(predictor: Predictor, shot: Shot, outputs: Outputs, begun: float, deadline_ms: float | None) -> Frame:
