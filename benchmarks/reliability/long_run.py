@@ -1,6 +1,6 @@
 """Hours of video through `run`: does memory grow, do threads or open files stay behind, does a frame take longer at the end?
 
-    python benchmarks/reliability/long_run.py [--frames 100000] [--deadline-frames 20000] [--out docs/long_run.json]
+    python benchmarks/reliability/long_run.py [--frames 100000] [--deadline-frames 50000] [--out docs/long_run.json]
 
 A tiny package answers drawn scenes of 96x64 that move a pixel a frame, a video file read by `run` as any other; label maps are
 written, overlays are not. Every engine runs in a process of its own, input-dependent, and then in the anytime mode with a
@@ -89,7 +89,7 @@ def main() -> None:
     """Run every engine and mode, print, judge."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=100_000)
-    parser.add_argument("--deadline-frames", type=int, default=20_000, help="0: not in the anytime mode")
+    parser.add_argument("--deadline-frames", type=int, default=50_000, help="0: not in the anytime mode")
     parser.add_argument("--engines", nargs="+", default=ENGINES, choices=get_args(EngineName))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, help="a folder for the package and the video, which are made once")

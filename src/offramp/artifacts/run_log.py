@@ -13,7 +13,7 @@ from pydantic import Field
 from offramp.artifacts.base import Artifact, Provenance
 from offramp.specs import EngineName, Mode, Precision, Spec
 
-MOST_FRAMES = 4096
+MOST_FRAMES = 1024
 """That a run log holds. With twice as many, every second one is left out."""
 GRAIN = 1.005
 """Ratio of neighbouring classes of latencies, of runs with more frames: their quantiles are within half of that."""

@@ -90,7 +90,9 @@ def run(
                     # After 1, 2, 4, 8 ... frames: a run that is killed leaves at least half its log, and all of its table.
                     log().save(out / RUN_LOG)
                 told = _now(recent, tally.missed, opened)
-                progress(f"run {opened.name}: {told}", tally.count, max(opened.total, tally.count))
+                # Where a file says that it has fewer frames than it has, nobody knows.
+                total = opened.total if opened.total >= tally.count else 0
+                progress(f"run {opened.name}: {told}", tally.count, total)
     except KeyboardInterrupt:
         if not tally.count:
             raise
