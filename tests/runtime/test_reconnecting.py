@@ -99,7 +99,7 @@ def test_closing_ends_the_wait():
     source = Reconnecting("camera", frames, 3600.0)
     iterator = iter(source)
     next(iterator)
-    waiting = Thread(target=lambda: list(iterator))
+    waiting = Thread(target=lambda: list(iterator), daemon=True)
     waiting.start()
     source.close()
     waiting.join(10)
