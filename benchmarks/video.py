@@ -13,8 +13,6 @@ import json
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from offramp.artifacts import device_name
 from offramp.console import print_table
 from offramp.runtime.engines import engine_version
@@ -39,16 +37,18 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             log = run(options.video, predictor, Path(folder), deadline_ms=deadline, overlays="none")
         seconds = log.frames[-1].seconds - log.frames[0].seconds
+        figures = log.figures()
+        assert figures.latency_ms is not None
         found.append(
             {
                 "package": package.name,
                 "mode": log.mode,
                 "exits": log.exits,
                 "deadline_ms": deadline,
-                "frames": len(log.frames),
-                "frames_s": (len(log.frames) - 1) / seconds,
-                "latency_ms": float(np.mean([frame.latency_ms for frame in log.frames])),
-                "missed": sum(frame.met is False for frame in log.frames),
+                "frames": figures.frames,
+                "frames_s": (figures.frames - 1) / seconds,
+                "latency_ms": figures.latency_ms.mean,
+                "missed": figures.missed,
                 "shares": log.shares(),
             }
         )

@@ -1,6 +1,7 @@
 """Who may import whom, what imports without torch, and how long a file may be: the rules of docs/architecture.md."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -134,6 +135,15 @@ def test_parts_have_no_cycle():
 def test_imports_where_there_is_no_torch(module):
     blocked = "import sys\nfor name in ('torch', 'timm', 'torchvision', 'onnx', 'safetensors'): sys.modules[name] = None\n"
     subprocess.run([sys.executable, "-c", f"{blocked}import {module}"], check=True)
+
+
+def test_nothing_hangs_on_a_clock_that_can_be_set():
+    """Dates are written into artifacts and logs; durations, deadlines and names of files are made by monotonic clocks."""
+    dated = {"artifacts/base.py", "sweeping/trials.py"}
+    asks = {
+        str(path.relative_to(ROOT)) for path in files() if re.search(r"time\.time\(|datetime\.now|localtime", path.read_text())
+    }
+    assert asks == dated
 
 
 def test_importing_offramp_is_light():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 import pickle
 import subprocess
@@ -26,6 +27,7 @@ from offramp.artifacts import (
     Records,
     RecordsInfo,
     RunLog,
+    Tally,
     load_json,
     load_manifest,
     load_records,
@@ -313,6 +315,39 @@ def test_median_and_95th_percentile_by_hand():
 def test_a_profiles_parts_fit(change):
     with pytest.raises(ValidationError, match="heads"):
         profile(**change)
+
+
+def frames_of(latencies, **values):
+    return [Frame(name=f"{i}", exit="final", scores={}, steps_ms={}, latency_ms=ms, **values) for i, ms in enumerate(latencies)]
+
+
+@pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 17, 1000])
+def test_a_tally_keeps_the_slowest_of_every_so_many_frames(monkeypatch, count):
+    monkeypatch.setattr("offramp.artifacts.run_log.MOST_FRAMES", 8)
+    frames = frames_of(np.random.default_rng(count).permutation(count) + 1.0)
+    tally = Tally(frames)
+    assert tally.every == max(1, 2 ** math.ceil(math.log2(count / 8)))
+    bunches = [frames[begin : begin + tally.every] for begin in range(0, count, tally.every)]
+    assert tally.frames == [max(bunch, key=lambda frame: frame.latency_ms) for bunch in bunches]
+    assert len(tally.frames) <= 8
+
+
+def test_a_tallys_figures_are_those_of_all_frames():
+    latencies = np.random.default_rng(1).lognormal(2, 1, 5000)
+    frames = frames_of(latencies, deadline_ms=20.0)
+    frames[7] = frames[7].model_copy(update={"exit": "early", "deadline_ms": None})
+    exact = Tally(frames[:1000]).summary()
+    assert exact.latency_ms.median == pytest.approx(np.median(latencies[:1000]), rel=1e-12)
+    assert exact.latency_ms.p95 == pytest.approx(np.percentile(latencies[:1000], 95), rel=1e-12)
+    whole = Tally(frames).summary()
+    assert (whole.frames, whole.leaving, whole.with_deadline) == (5000, {"final": 4999, "early": 1}, 4999)
+    assert whole.missed == (np.delete(latencies, 7) > 20).sum()
+    assert whole.latency_ms.mean == pytest.approx(latencies.mean())
+    assert whole.latency_ms.max == latencies.max()
+    # Classes are half a per cent wide, and neighbours of 5000 differ by less than that.
+    assert whole.latency_ms.median == pytest.approx(np.median(latencies), rel=4e-3)
+    assert whole.latency_ms.p95 == pytest.approx(np.percentile(latencies, 95), rel=4e-3)
+    assert Tally().summary().latency_ms is None
 
 
 def test_a_run_log_knows_deadlines_and_shares():

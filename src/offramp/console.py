@@ -47,9 +47,9 @@ def showing_progress() -> Iterator[Listener]:
             if kind != current:
                 for task in bars.task_ids:
                     bars.remove_task(task)
-                bars.add_task(what, total=total)
+                bars.add_task(what, total=total or None)
                 current = kind
-            bars.update(bars.task_ids[-1], description=what, completed=done, total=total)
+            bars.update(bars.task_ids[-1], description=what, completed=done, total=total or None)
 
         yield Listener(show, lambda text: bars.console.print(text, markup=False))
 
@@ -62,11 +62,13 @@ def _log_lines() -> Progress:
         nonlocal last
         now = time.monotonic()
         began = started.setdefault(what.split(":", maxsplit=1)[0], now)
-        if done < total and now - last < LOG_EVERY_S:
+        finished = 0 < total <= done
+        if not finished and now - last < LOG_EVERY_S:
             return
         last = now
         left = (now - began) / done * (total - done)
-        print(f"{what}  {done}/{total}  {f'{left:.0f} s left' if done < total else 'done'}", file=sys.stderr, flush=True)  # noqa: T201
+        told = "done" if finished else f"{left:.0f} s left" if total else "so far"
+        print(f"{what}  {done}{f'/{total}' if total else ''}  {told}", file=sys.stderr, flush=True)  # noqa: T201
 
     return show
 

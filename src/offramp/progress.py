@@ -9,7 +9,7 @@ class Progress(Protocol):
     """Called after each unit of work."""
 
     def __call__(self, what: str, done: int, total: int) -> None:
-        """`done` of `total` units of `what` are finished; `what` names the work ("evaluate val")."""
+        """`done` of `total` units of `what` are finished; `what` names the work ("evaluate val"). `total` is 0 if unknown."""
 
 
 def silent(what: str, done: int, total: int) -> None:

@@ -221,6 +221,18 @@ def test_frames_mark_missed_deadlines_in_the_colours_of_the_page(run_log, width)
     assert inside(root)
 
 
+def test_a_frame_that_stands_for_others_stands_where_they_were(run_log):
+    """Four frames that stand for 40 are drawn where the 1st, 11th, 21st and 31st of 40 would be."""
+    base = run_log.frames[0]
+    all_40 = run_log.model_copy(update={"frames": tuple(base.model_copy(update={"name": f"f{i}"}) for i in range(40))})
+    four = run_log.model_copy(update={"frames": all_40.frames[::10], "every": 10, "summary": all_40.figures()})
+    drawn, wanted = (
+        [point.get("d") or point.attrib for point in of_class(parsed(charts.frames(log, EXITS, charts.WIDE)), "point")]
+        for log in (four, all_40)
+    )
+    assert drawn == wanted[::10]
+
+
 def test_many_frames_are_gathered_by_the_slowest(run_log):
     frames = tuple(run_log.frames[0].model_copy(update={"latency_ms": 5.0, "name": f"f{index}"}) for index in range(4000))
     slow = frames[1234].model_copy(update={"latency_ms": 99.0})

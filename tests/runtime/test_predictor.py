@@ -1,7 +1,10 @@
 """The three modes: which graphs really ran, and what came out."""
 
 import math
+import multiprocessing
+import pickle
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event, Timer
 
@@ -275,6 +278,16 @@ def test_refined_answers_are_those_of_the_exits(package, network, noise, answers
     assert [len(answer.steps_ms) for answer in got] == [3, 6, 9], "what an answer says of itself does not change later"
 
 
+def test_a_new_plan_ends_the_image_that_is_being_refined(package, noise):
+    predictor, _ = open_predictor(package, mode="anytime")
+    exits = predictor.refine(noise)
+    next(exits)
+    predictor.change(Plan("budgeted", ("final",)))
+    with pytest.raises(RuntimeError, match="before the plan changes"):
+        next(exits)
+    assert predictor(noise).exit == "final"
+
+
 def test_a_new_image_ends_the_one_that_is_being_refined(package, noise, grey):
     predictor, _ = open_predictor(package, mode="anytime")
     exits = predictor.refine(noise)
@@ -291,6 +304,48 @@ def test_threads_get_the_answers_of_their_own_images(package, noise, grey, answe
         got = list(pool.map(predictor, [noise, grey] * 8))
     for index, answer in enumerate(got):
         np.testing.assert_array_equal(answer.labels, answers[("noise", "grey")[index % 2]][2][0])
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_two_predictors_in_two_threads_do_not_know_of_each_other(package, engine):
+    pytest.importorskip(engine)
+    predictors = [Predictor(package, threads=threads, engine=engine, mode="anytime") for threads in (1, 2)]
+    images = [np.random.default_rng(seed).integers(0, 256, (64, 96, 3), dtype=np.uint8) for seed in range(12)]
+    wanted = [predictors[0](image).labels for image in images]
+
+    def work(predictor):
+        return [predictor(image).labels for image in images]
+
+    with ThreadPoolExecutor(2) as pool:
+        for got in pool.map(work, predictors):
+            np.testing.assert_array_equal(got, wanted)
+
+
+def test_the_wait_for_another_threads_image_is_part_of_the_latency(package, noise):
+    predictor, _ = open_predictor(package, mode="anytime")
+    allowed = holding(predictor, 0)
+    Timer(0.2, allowed.set).start()
+    with ThreadPoolExecutor(2) as pool:
+        latencies = [answer.latency_ms for answer in pool.map(predictor, [noise, noise])]
+    assert min(latencies) > 100
+
+
+def test_a_predictor_is_not_sent_to_another_process(package):
+    with pytest.raises(TypeError, match=r"open its package there: Predictor\(PACKAGE\)"):
+        pickle.dumps(Predictor(package, threads=1))
+
+
+def test_a_process_forked_while_nothing_is_answered_answers_too(package, noise, answers):
+    predictor = Predictor(package, threads=1, mode="anytime")
+    predictor(noise)
+    context = multiprocessing.get_context("fork")
+    said = context.Queue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+        process = context.Process(target=lambda: said.put(predictor(noise).labels))
+        process.start()
+    np.testing.assert_array_equal(said.get(timeout=30), answers["noise"][2][0])
+    process.join()
 
 
 # -------------------------------------------------------------------------------------------------------------- background

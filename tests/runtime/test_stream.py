@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from offramp.artifacts import RunLog, load_json
+from offramp.artifacts import RunLog, load_json, run_log
 from offramp.errors import InputError
 from offramp.runtime.outputs import OVERLAYS, RUN_LOG, TABLE
 from offramp.runtime.predictor import Predictor
@@ -110,7 +110,7 @@ def test_the_run_log_tells_steps_and_deadlines(predictor, folder, tmp_path):
 def test_a_broken_image_does_not_cost_the_answers_before_it(predictor, folder, tmp_path):
     (folder / "b.PNG").write_bytes((folder / "b.PNG").read_bytes()[:200])
     out = tmp_path / "out"
-    with pytest.raises(InputError, match=r"b\.PNG"):
+    with pytest.raises(InputError, match=r"b\.PNG.*; frames answered before: 1, all in .*out"):
         run(folder, predictor, out)
     assert written(out) == ["labels/a.png", "overlays/a.jpg", TABLE, RUN_LOG]
     assert [frame.name for frame in load_json(out / RUN_LOG, RunLog).frames] == ["a"]
@@ -153,6 +153,51 @@ def test_the_table_has_a_line_for_every_frame_as_soon_as_it_is_answered(predicto
         assert float(row["latency_ms"]) == pytest.approx(frame.latency_ms, abs=1e-3)
         assert float(row["seconds"]) == pytest.approx(frame.seconds, abs=1e-3)
     assert 0 < log.frames[0].seconds < log.frames[1].seconds < log.frames[2].seconds
+
+
+def test_the_table_holds_the_time_of_every_step(predictor, folder, tmp_path):
+    first, *_, last = predictor.exits
+    log = run(folder, predictor, tmp_path / "out", deadline_ms=1e-6)
+    row = table(tmp_path / "out")[0]
+    steps = [name.removeprefix("ms:") for name in row if name.startswith("ms:")]
+    assert steps[:3] == ["stage 0", "stage 1", "stage 2"]
+    assert steps[-1] == f"labels {last}"
+    taken = {step: float(row[f"ms:{step}"]) for step in steps if row[f"ms:{step}"]}
+    assert taken == pytest.approx(log.frames[0].steps_ms, abs=1e-4)
+    assert list(taken) == ["stage 0", f"head {first}", f"labels {first}"]
+
+
+def test_without_label_maps(predictor, folder, tmp_path):
+    run(folder, predictor, tmp_path / "out", labels=False, overlays="none")
+    assert written(tmp_path / "out") == [TABLE, RUN_LOG]
+    assert len(table(tmp_path / "out")) == 3
+
+
+def test_a_long_run_keeps_a_bounded_number_of_frames(predictor, folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(run_log, "MOST_FRAMES", 2)
+    log = run(folder, predictor, tmp_path / "out")
+    assert (len(log.frames), log.every) == (2, 2)
+    assert log.figures().frames == len(table(tmp_path / "out")) == 3
+    slowest = max(table(tmp_path / "out")[:2], key=lambda row: float(row["latency_ms"]))
+    assert [frame.name for frame in log.frames] == [slowest["name"], "c"]
+
+
+def test_a_clock_that_is_set_back_changes_nothing(predictor, folder, tmp_path, monkeypatch):
+    now, asked = time.time, []
+    wanted = run(folder, predictor, tmp_path / "before", deadline_ms=600_000)
+
+    def set_back(_what, done, _total):
+        asked.append(done)
+        monkeypatch.setattr(time, "time", lambda: now() - 3600 * done)
+
+    log = run(folder, predictor, tmp_path / "after", deadline_ms=600_000, progress=set_back)
+    assert asked == [1, 2, 3]
+    assert [(frame.name, frame.exit, frame.met) for frame in log.frames] == [
+        (frame.name, frame.exit, frame.met) for frame in wanted.frames
+    ]
+    assert 0 < log.frames[0].seconds < log.frames[1].seconds < log.frames[2].seconds < 3600
+    assert all(0 < frame.latency_ms < 600_000 for frame in log.frames)
+    assert written(tmp_path / "after") == written(tmp_path / "before")
 
 
 def test_what_is_told_while_it_runs(predictor, folder, tmp_path):

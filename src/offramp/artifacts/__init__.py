@@ -21,7 +21,7 @@ from offramp.artifacts.package import (
 )
 from offramp.artifacts.profile import Measurement, Profile
 from offramp.artifacts.records import Records, RecordsInfo, load_records
-from offramp.artifacts.run_log import Frame, RunLog
+from offramp.artifacts.run_log import Frame, RunLog, Tally
 from offramp.artifacts.sweep import SWEEP, Sweep, SweptPackage, SweptTrial
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "Sweep",
     "SweptPackage",
     "SweptTrial",
+    "Tally",
     "device_name",
     "load_json",
     "load_manifest",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
 from offramp.cli.options import ComputesIn, Engine, Json, Ray, Threads, need, say, show
@@ -190,6 +190,15 @@ def run(
     live: Annotated[
         bool, typer.Option("--live", help="Play a video at its own speed; frames that come too fast are dropped.")
     ] = False,
+    reconnect: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="A camera or address that is lost is tried again every second for so long. By default 30 for cameras, 0 for "
+            "addresses: what they give may have an end.",
+        ),
+    ] = None,
+    labels: Annotated[bool, typer.Option(help="Whether label maps are written.")] = True,
     overlays: Annotated[Overlays, typer.Option(help="How images mixed with their labels are written.")] = "jpg",
     engine: Engine = "onnxruntime",
     threads: Threads = 0,
@@ -203,6 +212,8 @@ def run(
     Example: offramp run scenes/test/images --package small --out answers
 
     Example: offramp run camera --package small --deadline-ms 40 --overlays video --out drive
+
+    Example: offramp run rtsp://camera/street --package small --reconnect 600 --no-labels --overlays none
     """
     from offramp.artifacts import load_manifest
     from offramp.box import ABOUT, boxed_package
@@ -217,10 +228,22 @@ def run(
     # A service manager that stops the device's program asks as Ctrl-C does.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with showing_progress() as progress:
-        log = step(source, predictor, out, deadline_ms=deadline_ms, live=live, overlays=overlays, progress=progress)
-    latencies = [frame.latency_ms for frame in log.frames]
-    latency = {"mean": float(np.mean(latencies)), "p95": float(np.percentile(latencies, 95)), "max": max(latencies)}
-    missed = sum(frame.met is False for frame in log.frames)
+        log = step(
+            source,
+            predictor,
+            out,
+            deadline_ms=deadline_ms,
+            live=live,
+            reconnect_s=reconnect,
+            labels=labels,
+            overlays=overlays,
+            progress=progress,
+            line=progress.line,
+        )
+    figures = log.figures()
+    assert figures.latency_ms is not None
+    latency = {"mean": figures.latency_ms.mean, "p95": figures.latency_ms.p95, "max": figures.latency_ms.max}
+    frames, missed = figures.frames, figures.missed
     values = {
         "out": str(out),
         "package": str(package),
@@ -229,11 +252,12 @@ def run(
         "precision": log.precision,
         "package_precision": predictor.manifest.precision,
         "threads": log.threads,
-        "frames": len(log.frames),
+        "frames": frames,
         "shares": log.shares(),
         "latency_ms": latency,
         "missed": missed,
         "dropped": log.dropped,
+        "reconnected": log.reconnected,
         "interrupted": log.interrupted,
     }
     expected = _expected_ms(predictor, log) if deadline_ms is None else None
@@ -245,22 +269,30 @@ def run(
         stored = predictor.manifest.precision
         precision = log.precision if stored == "fp32" else f"{log.precision}, package in {stored}"
         by = f"{log.engine}, {precision}, {log.threads} threads"
-        print_table(f"{log.mode}, {by}: {len(log.frames)} images in {out}", ["exit", "share of images"], rows)
+        print_table(f"{log.mode}, {by}: {frames} images in {out}", ["exit", "share of images"], rows)
         if boxed:
             say(ABOUT)
         say("latency: " + ", ".join(f"{name} {value:.2f} ms" for name, value in latency.items()))
         if expected is not None:
             say(f"expected mean latency: {expected:.2f} ms; measured {latency['mean'] / expected - 1:+.1%}")
         if deadline_ms is not None:
-            say(f"deadline {deadline_ms:g} ms missed by {missed} of {len(log.frames)}")
-        if log.dropped:
-            say(f"{log.dropped} frames came too fast and were dropped")
-        if log.interrupted:
-            say(f"stopped after {len(log.frames)} frames; all of them are in {out}")
+            say(f"deadline {deadline_ms:g} ms missed by {missed} of {frames}")
+        for line in _happened(log, out):
+            say(line)
 
     show(as_json, values, people)
     if log.interrupted and not log.live:  # which end in no other way
         raise typer.Exit(130)
+
+
+def _happened(log: RunLog, out: Path) -> Iterator[str]:
+    """What a run's user should know besides its answers."""
+    if log.dropped:
+        yield f"{log.dropped} frames came too fast and were dropped"
+    if log.reconnected:
+        yield f"the source was lost and came back {log.reconnected} times"
+    if log.interrupted:
+        yield f"stopped after {log.figures().frames} frames; all of them are in {out}"
 
 
 def _expected_ms(predictor: Predictor, log: RunLog) -> float | None:

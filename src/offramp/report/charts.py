@@ -328,10 +328,11 @@ def frames(log: RunLog, exits: Sequence[str], width: int) -> str:
     deadlines = [(index, log.frames[index].deadline_ms) for index in slowest]
     highest = max(max(log.frames[index].latency_ms, at or 0.0) for index, at in deadlines)
     height = 300 if width == WIDE else 260
-    x, y = _plot(width, height, (0, max(len(log.frames), 2)), (0.0, 1.06 * highest))
-    canvas = Canvas(width, height, f"Latency of {len(log.frames)} frames")
+    total = log.figures().frames
+    x, y = _plot(width, height, (0, max(total, 2)), (0.0, 1.06 * highest))
+    canvas = Canvas(width, height, f"Latency of {total} frames")
     canvas.axes(x, y, "frame", "latency, ms")
-    limit = [(x(index + 1), y(at)) for index, at in deadlines if at is not None]
+    limit = [(x(index * log.every + 1), y(at)) for index, at in deadlines if at is not None]
     if limit:
         canvas.path([(x.start, limit[0][1]), *limit, (x.stop, limit[-1][1])], "limit", title="deadline")
         canvas.text(x.stop, limit[-1][1] - 5, "deadline", "limit-text", anchor="end")
@@ -340,7 +341,7 @@ def frames(log: RunLog, exits: Sequence[str], width: int) -> str:
         frame = log.frames[index]
         css = "point missed" if frame.met is False else "point"
         mark = marks.get(frame.exit, Mark("final"))
-        canvas.mark(x(index + 1), y(frame.latency_ms), mark, title=frame_title(frame), size=2.6, css=css)
+        canvas.mark(x(index * log.every + 1), y(frame.latency_ms), mark, title=frame_title(frame), size=2.6, css=css)
     return canvas.write()
 
 

@@ -364,16 +364,17 @@ def _heat(parts: Parts) -> list[dict[str, Any]]:
 
 
 def _log_facts(log: RunLog) -> dict[str, Any]:
-    times = [frame.latency_ms for frame in log.frames]
+    figures = log.figures()
+    latency = figures.latency_ms
     return {
         "engine": _engine(log),
-        "frames": len(times),
-        "median": float(np.median(times)) if times else None,
-        "p95": float(np.percentile(times, 95)) if times else None,
-        "slowest": max(times, default=None),
-        "with_deadline": sum(frame.met is not None for frame in log.frames),
-        "missed": sum(frame.met is False for frame in log.frames),
-        "gathered": len(times) > charts.MAX_POINTS,
+        "frames": figures.frames,
+        "median": latency.median if latency else None,
+        "p95": latency.p95 if latency else None,
+        "slowest": latency.max if latency else None,
+        "with_deadline": figures.with_deadline,
+        "missed": figures.missed,
+        "gathered": figures.frames > charts.MAX_POINTS,
     }
 
 

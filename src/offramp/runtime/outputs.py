@@ -30,8 +30,27 @@ Palette = Sequence[tuple[int, int, int]]
 class Outputs:
     """A run's folder, written frame by frame; what is written stays, whatever comes."""
 
-    def __init__(self, out: Path, exits: Sequence[str], palette: Palette, overlays: Overlays, *, label_stride: int = 1) -> None:
+    def __init__(
+        self,
+        out: Path,
+        exits: Sequence[str],
+        palette: Palette,
+        overlays: Overlays,
+        *,
+        steps: Sequence[str] = (),
+        labels: bool = True,
+        label_stride: int = 1,
+    ) -> None:
         """Refuse a folder that no run made. Nothing is written yet: a run that answers nothing leaves nothing behind.
+
+        Args:
+            out: the folder.
+            exits: that are asked.
+            palette: a colour for each class.
+            overlays: see `specs.Overlays`.
+            steps: whose times the table holds: stages, heads, label maps.
+            labels: whether label maps are written.
+            label_stride: of the package.
 
         Raises:
             InputError: somebody's folder, or overlays as a video without av.
@@ -40,7 +59,7 @@ class Outputs:
         if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RUN_LOG).exists())):
             raise InputError(f"will not write into {out}: it is no earlier run's folder; choose another --out")
         self.out, self.exits, self.palette, self.overlays = out, tuple(exits), tuple(palette), overlays
-        self.label_stride = label_stride
+        self.steps, self.labels, self.label_stride = tuple(steps), labels, label_stride
         self._table: Any = None
         self._video = _Video(out / OVERLAYS) if overlays == "video" else None
 
@@ -51,11 +70,13 @@ class Outputs:
             InputError: it cannot be written.
 
         """
-        labels = Image.fromarray(answer.labels, mode="P")
-        labels.putpalette([channel for colour in self.palette for channel in colour])
-        # Many small files: that they are on the medium before the next frame would cost more than the frame.
-        with new_file(self.out / "labels" / f"{shot.name}.png", durable=False) as temporary:
-            labels.save(temporary, format="PNG")
+        table = self._begun()
+        if self.labels:
+            labels = Image.fromarray(answer.labels, mode="P")
+            labels.putpalette([channel for colour in self.palette for channel in colour])
+            # Many small files: that they are on the medium before the next frame would cost more than the frame.
+            with new_file(self.out / "labels" / f"{shot.name}.png", durable=False) as temporary:
+                labels.save(temporary, format="PNG")
         if self.overlays != "none":
             full = enlarged(answer.labels, self.label_stride, shot.image.shape)
             mixed = (shot.image // 2 + np.asarray(self.palette, np.uint8)[full] // 2).astype(np.uint8)
@@ -64,18 +85,26 @@ class Outputs:
             else:
                 with new_file(self.out / "overlays" / f"{shot.name}.{self.overlays}", durable=False) as temporary:
                     Image.fromarray(mixed).save(temporary, format={"jpg": "JPEG", "png": "PNG"}[self.overlays], quality=88)
-        self._line(frame)
+        csv.writer(table).writerow(self._row(frame))
 
-    def _line(self, frame: Frame) -> None:
+    def _begun(self) -> Any:
+        """The table's file, begun before all else."""
         if self._table is None:
-            self._table = (self.out / TABLE).open("w", encoding="utf-8", newline="", buffering=1)
-            scores = [f"score:{name}" for name in self.exits]
-            csv.writer(self._table).writerow(["name", "seconds", "exit", "latency_ms", "deadline_ms", "met", *scores])
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+                self._table = (self.out / TABLE).open("w", encoding="utf-8", newline="", buffering=1)
+            except OSError as error:
+                raise InputError(f"cannot write {self.out / TABLE}: {error.strerror}; check its rights") from error
+            columns = [*(f"score:{name}" for name in self.exits), *(f"ms:{step}" for step in self.steps)]
+            csv.writer(self._table).writerow(["name", "seconds", "exit", "latency_ms", "deadline_ms", "met", *columns])
+        return self._table
+
+    def _row(self, frame: Frame) -> list[object]:
         met = "" if frame.met is None else frame.met
         known = [frame.scores.get(name, "") for name in self.exits]
+        times = [f"{frame.steps_ms[step]:.4f}" if step in frame.steps_ms else "" for step in self.steps]
         deadline = "" if frame.deadline_ms is None else frame.deadline_ms
-        row = [frame.name, f"{frame.seconds:.3f}", frame.exit, f"{frame.latency_ms:.3f}", deadline, met, *known]
-        csv.writer(self._table).writerow(row)
+        return [frame.name, f"{frame.seconds:.3f}", frame.exit, f"{frame.latency_ms:.3f}", deadline, met, *known, *times]
 
     def close(self) -> None:
         """Finish table and video."""

@@ -1,7 +1,8 @@
 """The three ways to run a package: a fixed exit, as far as time allows, or as deep as each image needs.
 
 All three consume the same generator and differ only in when they stop asking. A predictor works on one image at a time: calls
-from several threads wait for each other, and a new image ends one that is being refined or answered in the background.
+from several threads wait for each other, and a new image ends one that is being refined or answered in the background. Several
+predictors, in threads or processes of their own, do not know of each other. A process may be forked while none answers.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Lock, Thread
-from typing import get_args
+from threading import Event, Thread
+from typing import NoReturn, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,7 @@ from offramp.errors import InputError
 from offramp.policy import GRID, MEAN, image_score
 from offramp.runtime.engines import ExitAnswer, StagedNetwork, open_engine
 from offramp.runtime.pace import Pace
+from offramp.runtime.turns import Turns
 from offramp.specs import REGIONS, EngineName, Mode, Precision, Region, Size
 
 RISK = 0.01
@@ -110,8 +112,12 @@ class Predictor:
         self.network = StagedNetwork(Path(package), open_engine(engine, threads, precision), loaded, manifest=self.manifest)
         self._way = self._ways()
         self._pace = _pace_of(self.exits)
-        self._lock = Lock()
+        self._lock = Turns()
         self._background: Background | None = None
+
+    def __reduce__(self) -> NoReturn:
+        """Sessions of an engine cannot be sent to another process."""
+        raise TypeError("a Predictor cannot be pickled or sent to another process; open its package there: Predictor(PACKAGE)")
 
     def change(self, plan: Plan) -> None:
         """Answer by another plan from the next image on. With other exits, the times of exits must be learnt again.
@@ -183,9 +189,9 @@ class Predictor:
             self.warm_up()
         called = time.perf_counter()
         pixels = as_pixels(image)
+        started = time.perf_counter()
         self._end_background()
         with self._lock:
-            started = time.perf_counter()
             scores: dict[str, float] = {}
             for index, found in enumerate(self.network.iter_exits(fit(pixels, self.manifest.size), self.exits)):
                 self._note_reached(found)
@@ -203,7 +209,7 @@ class Predictor:
 
         Raises:
             InputError: no image.
-            RuntimeError: another image was begun in between.
+            RuntimeError: another image was begun or another plan made in between.
 
         """
         pixels = as_pixels(image)
@@ -213,9 +219,12 @@ class Predictor:
     def _refine(self, pixels: Pixels) -> Iterator[Answer]:
         started = time.perf_counter()
         scores: dict[str, float] = {}
+        plan = self.plan
         exits = enumerate(self.network.iter_exits(fit(pixels, self.manifest.size), self.exits))
         while True:
             with self._lock:  # not while the caller has the answer
+                if plan is not self.plan:
+                    raise RuntimeError("further exits must be asked for before the plan changes: they may not be in it")
                 index, found = next(exits, (0, None))
                 if found is None:
                     return

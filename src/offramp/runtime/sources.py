@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Condition, Thread
@@ -15,9 +16,14 @@ import numpy.typing as npt
 
 from offramp.data.folder import IMAGE_SUFFIXES, load_image
 from offramp.errors import InputError
+from offramp.runtime.reconnecting import Decoded, Reconnecting, Timeouts, unheard
 
 VIDEO_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov", ".webm", ".m4v")
 CAMERA = "camera"
+CAMERA_PATIENCE_SECONDS = 30.0
+"""A lost camera is tried again for so long, where nothing else is said."""
+MOST_BROKEN = 300
+"""Packets of a live source, one after another, that cannot be decoded: who joins in the middle of a stream meets some."""
 LOOK_SECONDS = 0.2
 """So often who waits for a frame looks up: an interruption is heard then."""
 
@@ -91,6 +97,8 @@ class Source:
     total: int
     """How many there are; 0 where that is not known."""
     shots: Iterator[Shot] | Newest
+    connection: Reconnecting | None = None
+    """Of a camera or a stream."""
 
     @property
     def live(self) -> bool:
@@ -102,30 +110,47 @@ class Source:
         """Frames that nobody took in time."""
         return self.shots.dropped if isinstance(self.shots, Newest) else 0
 
+    @property
+    def reconnected(self) -> int:
+        """So often it was lost and came back."""
+        return self.connection.reconnected if self.connection else 0
+
     def close(self) -> None:
         """Read no further."""
+        if self.connection is not None:
+            self.connection.close()
         if isinstance(self.shots, Newest):
             self.shots.close()
 
 
-def open_source(source: str | Path, *, live: bool = False) -> Source:
+def open_source(
+    source: str | Path, *, live: bool = False, reconnect_s: float | None = None, line: Callable[[str], None] = unheard
+) -> Source:
     """Open images, a video, a camera or a stream.
 
     Args:
         source: an image, a folder of images, a video file; live by nature: `camera` or `camera:N`, or an address like
             rtsp://... that ffmpeg can read.
         live: play a video file at its own speed, as a camera would give it, and drop frames that nobody takes in time.
+        reconnect_s: a camera or address that is lost is tried again for so long; by default a camera for 30 s. An address is
+            not, since what it gives may have an end, and would begin again.
+        line: told when a source is lost or back.
 
     Raises:
-        InputError: nothing there, a folder without images, or a file that is neither image nor video.
+        InputError: nothing there, a folder without images, a file that is neither image nor video, or seconds that make no
+            sense.
 
     """
+    if reconnect_s is not None and not 0 <= reconnect_s < math.inf:
+        raise InputError(f"a lost source is tried again for some seconds, or for 0 not at all, got {reconnect_s}")
     text = str(source)
     if text == CAMERA or text.startswith(f"{CAMERA}:"):
         file, kind = _camera(text.removeprefix(CAMERA).removeprefix(":") or "0")
-        return Source(text, 0, Newest(_shots(file, "live", kind=kind)))
+        return _live(text, file, kind, CAMERA_PATIENCE_SECONDS if reconnect_s is None else reconnect_s, line)
     if "://" in text:
-        return Source(text, 0, Newest(_shots(text, "live")))
+        return _live(text, text, None, reconnect_s or 0.0, line)
+    if reconnect_s:
+        raise InputError(f"only a camera or an address can be lost and come back, got {text}; leave --reconnect away")
     path = Path(source)
     is_video = path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
     if live and not is_video:
@@ -136,7 +161,7 @@ def open_source(source: str | Path, *, live: bool = False) -> Source:
         raise InputError(f"no such input: {path}; give an image, a folder of images, a video, camera or an address")
     if is_video:
         total = _count(path)
-        shots = _shots(text, path.stem)
+        shots = _named(path.stem, _frames(text))
         return Source(path.name, total, Newest(_at_its_own_speed(shots)) if live else shots)
     return Source(path.name, 1, iter([Shot(path.stem, load_image(path), 0.0)]))
 
@@ -195,19 +220,62 @@ def _count(path: Path) -> int:
         raise InputError(f"cannot read the video {path}: {error}") from error
 
 
-def _shots(file: str, name: str, kind: str | None = None) -> Iterator[Shot]:
-    """Decoded frames."""
+def _live(name: str, file: str, kind: str | None, patience_s: float, line: Callable[[str], None]) -> Source:
+    _av()
+
+    def opened(timeouts: Timeouts) -> Iterator[Decoded]:
+        return _frames(file, kind=kind, timeouts=timeouts, most_broken=MOST_BROKEN)
+
+    connection = Reconnecting(name, opened, patience_s, line)
+    return Source(name, 0, Newest(_named("live", connection)), connection)
+
+
+def _named(name: str, frames: Iterable[Decoded]) -> Iterator[Shot]:
+    """Frames with their numbers."""
+    for number, (image, seconds) in enumerate(frames):
+        yield Shot(f"{name}-{number:06d}", image, seconds)
+
+
+def _frames(
+    file: str, *, kind: str | None = None, timeouts: Timeouts = (None, None), most_broken: int = 0
+) -> Iterator[Decoded]:
+    """Decoded frames.
+
+    Args:
+        file: what ffmpeg opens.
+        kind: of a device.
+        timeouts: seconds that opening and each packet may take; None: for ever.
+        most_broken: packets that may be broken, one after another.
+
+    Raises:
+        InputError: it cannot be opened or read.
+
+    """
     av = _av()
     try:
-        with av.open(file, format=kind) as container:
+        with av.open(file, format=kind, timeout=timeouts) as container:
             begun: float | None = None
-            for number, frame in enumerate(container.decode(video=0)):
+            for number, frame in enumerate(_decoded(container, most_broken)):
                 image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                 seconds = float(number) if frame.time is None else frame.time
                 begun = seconds if begun is None else begun
-                yield Shot(f"{name}-{number:06d}", image, seconds - begun)
+                yield image, seconds - begun
     except (av.FFmpegError, IndexError) as error:
         raise InputError(f"cannot read the video {file}: {error}") from error
+
+
+def _decoded(container: Any, most_broken: int) -> Iterator[Any]:
+    broken = 0
+    for packet in container.demux(video=0):
+        try:
+            frames = packet.decode()
+            broken = 0
+        except _av().error.InvalidDataError:
+            broken += 1
+            if broken > most_broken:
+                raise
+            continue
+        yield from frames
 
 
 def _at_its_own_speed(shots: Iterator[Shot]) -> Iterator[Shot]:
