@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -214,8 +213,6 @@ def run(
     if mode is None and deadline_ms is not None and not load_manifest(package).deployments:
         mode = "anytime"  # the mode that a deadline makes sense in
     predictor = Predictor(package, engine=engine, threads=threads, precision=precision, mode=mode)
-    # A service manager that stops the device's program asks as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with showing_progress() as progress:
         log = step(source, predictor, out, deadline_ms=deadline_ms, live=live, overlays=overlays, progress=progress)
     latencies = [frame.latency_ms for frame in log.frames]
