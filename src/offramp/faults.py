@@ -25,7 +25,7 @@ IN_TEXT = re.compile(r"\(os error (\d+)\)")
 MEMORY = re.compile(
     r"can ?not allocate|can't allocate|unable to allocate|failed to allocate|alloc(?:ation)? failed|bad_alloc|bad allocation|"
     r"out of memory|outofmemory|failed to map segment|can't start new thread|pthread_create|could not create a thread|"
-    r"std::length_error|map failed",
+    r"could not create a (?:primitive|memory)|std::length_error|map failed",
     re.IGNORECASE,
 )
 """What engines and PyTorch say when memory, or the threads that need some, are not to be had."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from offramp.cli import data, device, export, pruning, search, sweep, view, work
 from offramp.cli.options import say
 from offramp.cli.process import Ending, explained, told_to_end
 from offramp.errors import InputError
+from offramp.files import writing
 
 
 def _version(value: bool) -> None:
@@ -77,7 +79,8 @@ def main(arguments: list[str] | None = None) -> None:
     with told_to_end() as ending:
         try:
             status = typer.main.get_command(_app()).main(arguments, prog_name="offramp", standalone_mode=False)
-            sys.stdout.flush()
+            with writing(Path("standard output")):
+                sys.stdout.flush()
         except usage_error as error:
             hint = " (see --help)" if error.format_message() else ""
             _fail(f"{error.format_message().replace('Value error, ', '')}{hint}")  # pydantic's word, which typer passes on
