@@ -526,7 +526,7 @@ def test_a_command_that_is_told_to_end_does_so_in_one_line_and_leaves_nothing(tm
 
 def test_too_little_memory_is_one_line_that_says_what_to_do(tmp_path):
     def limit():
-        resource.setrlimit(resource.RLIMIT_AS, (500 << 20, 500 << 20))
+        resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
 
     with drawing(tmp_path / "scenes", "--size", "4096x4096", "--images", "3", preexec_fn=limit) as running:
         _, said = running.communicate(timeout=60)

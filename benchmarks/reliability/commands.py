@@ -187,5 +187,6 @@ def _run(things: Things, out: Path) -> tuple[object, ...]:
 
 def _plan(out: Path) -> Path:
     path = out.with_name("plan.yaml")
-    path.write_text(PLAN, encoding="utf-8")
+    if not path.exists():
+        path.write_text(PLAN, encoding="utf-8")
     return path

@@ -19,7 +19,8 @@ class Slow:
         return None, 0
 
 if __name__ == "__main__":
-    in_processes(Slow(), 2, Staircase(1, 2, images=1, classes=1, miou_off=0, latency_off=0), 2, lambda index, found: time.sleep(60))
+    stairs = Staircase(1, 2, images=1, classes=1, miou_off=0, latency_off=0)
+    in_processes(Slow(), 2, stairs, 2, lambda index, found: time.sleep(60))
 """
 
 

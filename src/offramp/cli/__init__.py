@@ -9,15 +9,15 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from offramp.cli import data, device, export, pruning, search, sweep, view, workstation
-from offramp.cli.options import say
+from offramp.cli.options import STANDARD_OUTPUT, say
 from offramp.cli.process import Ending, explained, told_to_end
 from offramp.errors import InputError
+from offramp.faults import TO_DO
 from offramp.files import writing
 
 
@@ -79,7 +79,7 @@ def main(arguments: list[str] | None = None) -> None:
     with told_to_end() as ending:
         try:
             status = typer.main.get_command(_app()).main(arguments, prog_name="offramp", standalone_mode=False)
-            with writing(Path("standard output")):
+            with writing(STANDARD_OUTPUT, only=TO_DO):
                 sys.stdout.flush()
         except usage_error as error:
             hint = " (see --help)" if error.format_message() else ""
@@ -93,8 +93,8 @@ def main(arguments: list[str] | None = None) -> None:
             if said is None:
                 raise
             _fail(said)
-    if status == STOPPED and ending.by is not None:
-        status = ending.status
+    if status == STOPPED:  # typer makes an exit code of an interruption
+        _stop(ending)
     sys.exit(status if isinstance(status, int) else 0)
 
 

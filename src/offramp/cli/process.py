@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-from offramp.faults import explain_fault
+from offramp.faults import explain_fault, os_error
 
 LESS_MEMORY = {
     "train": "a smaller --batch-size or --crop needs less",
@@ -52,7 +52,8 @@ def told_to_end() -> Iterator[Ending]:
         raise KeyboardInterrupt
 
     def thread_failed(failed: Any) -> None:
-        if failed.exc_value is None or explain_fault(failed.exc_value, "") is None:
+        error = failed.exc_value
+        if error is None or (os_error(error) is None and explain_fault(error, "") is None):
             before_thread(failed)
 
     before_thread, before = threading.excepthook, {}
