@@ -61,7 +61,7 @@ def judge(ended: Ended, target: Path) -> str:  # noqa: PLR0911 - a line for each
     if ended.code == 0:
         return "worked" if target.exists() else "made nothing"
     if "Traceback" in ended.said:
-        return f"traceback: {ended.said.strip().splitlines()[-1]}"
+        return f"traceback: {ended.said[-3000:]}"
     if ended.code == 2 and len(ended.lines) == 1 and "memory ran out" in ended.lines[0]:
         return "refused"
     return f"ended with {ended.code}: {' '.join(ended.said.split())[-300:]}"
