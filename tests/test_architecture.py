@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1] / "src" / "offramp"
 
-LEAVES = {"errors", "progress", "metrics", "energy", "torchvision_import"}
+LEAVES = {"errors", "faults", "progress", "metrics", "energy", "torchvision_import"}
 
 MAY_IMPORT = {
     "errors": set(),
@@ -18,10 +18,11 @@ MAY_IMPORT = {
     "metrics": set(),
     "energy": set(),
     "torchvision_import": set(),
-    "files": {"errors"},
+    "faults": set(),
+    "files": {"errors", "faults"},
     "specs": {"errors"},
     "policy": {"specs"},
-    "tasks": {"errors"},
+    "tasks": {"errors", "faults"},
     "cluster": {"errors", "tasks"},
     "artifacts": {"specs", "policy", "metrics", "files", "errors"},
     "data": {"errors", "files", "metrics", "progress", "torchvision_import"},

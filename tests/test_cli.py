@@ -2,9 +2,13 @@
 
 import csv
 import json
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -492,3 +496,48 @@ def test_a_search_that_makes_no_sense_is_refused(parts, tmp_path, capsys, spec, 
     assert offramp("search", *parts, *asked, *spec, "--out", tmp_path / "chosen.json") == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "chosen.json").exists()
+
+
+# ------------------------------------------------------------------------------------------------- faults of the machine
+
+
+def drawing(out, *options, **how):
+    """A process that draws a dataset; Ctrl-C is not ignored in it, as it is where tests run in the background."""
+    code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from offramp.cli import main; main()"
+    command = [sys.executable, "-c", code, "data", "draw", out, *options]
+    return subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **how})
+
+
+@pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_command_that_is_told_to_end_does_so_in_one_line_and_leaves_nothing(tmp_path, sign, status):
+    with drawing(tmp_path / "scenes", "--images", "5000") as running:
+        until = time.monotonic() + 60
+        while not any(tmp_path.rglob("*.png")) and time.monotonic() < until:
+            time.sleep(0.02)
+        running.send_signal(sign)
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == status
+    assert [line for line in said.splitlines() if line.startswith("offramp")] == [
+        "offramp: stopped; what was finished is on disk"
+    ]
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_memory_is_one_line_that_says_what_to_do(tmp_path):
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (400 << 20, 400 << 20))
+
+    with drawing(tmp_path / "scenes", "--size", "4096x4096", "--images", "3", preexec_fn=limit) as running:
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 2
+    assert said.splitlines()[-1].startswith("offramp: memory ran out; end other programs, or give it more")
+    assert "Traceback" not in said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_result_that_nobody_can_be_told_is_an_error(tmp_path):
+    with Path("/dev/full").open("w") as full, drawing(tmp_path / "scenes", "--images", "3", "--json", stdout=full) as running:
+        _, said = running.communicate(timeout=60)
+    assert running.returncode == 2
+    assert said.splitlines()[-1].startswith("offramp: cannot write standard output: the disk is full")

@@ -1,14 +1,18 @@
 """Interrupted in every way there is, the old file or folder stays whole."""
 
 import hashlib
+import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from offramp import files
 from offramp.errors import InputError
-from offramp.files import check_replaceable, new_file, new_folder, sha256_of
+from offramp.files import check_replaceable, new_file, new_folder, remove_leftovers, scratch_folder, sha256_of
 
 
 def names(folder):
@@ -76,7 +80,7 @@ def test_a_full_disk_is_told_as_an_input_error(old_file):
             temporary.write_text("half")
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(InputError, match=r"result\.json.*No space left"):
+    with pytest.raises(InputError, match=r"result\.json: the disk is full; free some space.*No space left"):
         write()
     assert old_file.read_text() == "old"
     assert names(old_file.parent) == ["result.json"]
@@ -183,6 +187,121 @@ def test_a_kill_in_the_middle_leaves_the_old_one(old_folder, what):
     assert done.returncode == -signal.SIGKILL
     assert (old_folder / "part").read_text() == "old part"
     assert (old_folder / "marker").read_text() == "old"
+
+
+LADDER = """
+import json, os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from crashes import Crash
+from offramp import files
+
+root, what = Path(sys.argv[2]), sys.argv[3]
+if what == "folder in two steps":
+    files._exchanged = lambda one, other: False  # as on a file system that cannot
+
+def write(new):
+    if what == "file":
+        with files.new_file(root / "file") as temporary:
+            temporary.write_text(new)
+    else:
+        with files.new_folder(root / "folder", marker="marker") as temporary:
+            (temporary / "marker").write_text(new)
+            (temporary / "part").write_text(new)
+
+def read():
+    target = root / what.partition(" ")[0]
+    found = [target] if target.is_file() else sorted(target.iterdir()) if target.is_dir() else []
+    return [path.read_text() for path in found]
+
+def forked(work):
+    if (process := os.fork()) == 0:
+        work()
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+seen, number = [], 1
+while True:
+    write("old")
+    crash = Crash(root, number)
+    code = forked(lambda: (crash(), write("new")))
+    left, killed = len(list(root.iterdir())), read()
+    write("next")
+    seen.append([code, killed, left, read(), len(list(root.iterdir()))])
+    if code == 0:
+        break
+    number += 1
+print(json.dumps(seen))
+"""
+
+
+@pytest.mark.parametrize("what", ["file", "folder", "folder in two steps"])
+def test_a_kill_before_any_change_leaves_the_old_or_the_new_one_whole(tmp_path, what):
+    reliability = Path(__file__).parents[1] / "benchmarks" / "reliability"
+    command = [sys.executable, "-c", LADDER, reliability, tmp_path, what]
+    seen = json.loads(subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout)
+    parts = 1 if what == "file" else 2
+    assert len(seen) >= 4, "made, renamed, removed and the end"
+    for code, killed, _, after, left in seen:
+        assert code in (0, -signal.SIGKILL)
+        gone_aside = what == "folder in two steps" and killed == []
+        assert gone_aside or killed in (["old"] * parts, ["new"] * parts)
+        assert (after, left) == (["next"] * parts, 1), "the next one is whole and clears away what is left"
+    assert any(left > 1 for _, _, left, _, _ in seen)
+    assert sum(killed == [] for _, killed, _, _, _ in seen) == (1 if what == "folder in two steps" else 0)
+
+
+def leftover(target, process, kind="tmp", machine=None):
+    return target.with_name(f".{target.name}.{machine or files._machine()}-{process}-0123abcd.{kind}")
+
+
+@pytest.fixture
+def ended_process():
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_what_killed_processes_left_of_a_target_goes_and_nothing_else(old_file, ended_process):
+    alive = [leftover(old_file, process) for process in (os.getppid(), os.getpid())]
+    kept = [leftover(old_file.with_name("other"), ended_process), *alive]
+    for path in [*kept, leftover(old_file, ended_process)]:
+        path.write_text("half")
+    (old_file.parent / ".result.json.tmp").write_text("somebody's")
+    with new_file(old_file) as temporary:
+        temporary.write_text("new")
+    assert names(old_file.parent) == sorted([".result.json.tmp", "result.json", *(path.name for path in kept)])
+    remove_leftovers(old_file.parent)
+    assert names(old_file.parent) == sorted([".result.json.tmp", "result.json", *(path.name for path in alive)])
+
+
+@pytest.mark.parametrize(("hours", "stays"), [(1, True), (25, False)])
+def test_what_another_machine_left_is_given_up_after_a_day(old_file, ended_process, hours, stays):
+    path = leftover(old_file, ended_process, machine="ffffff")
+    path.mkdir()
+    (path / "part").write_text("half")
+    then = path.stat().st_mtime - 3600 * hours
+    for one in (path / "part", path):
+        os.utime(one, (then, then))
+    remove_leftovers(old_file.parent)
+    assert path.exists() is stays
+
+
+def test_an_old_folder_that_stood_aside_is_there_again(old_folder, ended_process):
+    aside = leftover(old_folder, ended_process, kind="old")
+    old_folder.rename(aside)
+    remove_leftovers(old_folder.parent)
+    assert names(aside) == ["marker", "part"], "the only one there is"
+    check_replaceable(old_folder, marker="marker")
+    assert names(old_folder) == ["marker", "part"]
+    assert names(old_folder.parent) == ["package"]
+
+
+def test_a_scratch_folder_lies_beside_its_target_and_goes(old_file):
+    with scratch_folder(old_file) as scratch:
+        assert scratch.parent == old_file.parent
+        (scratch / "part").write_text("part")
+    assert names(old_file.parent) == ["result.json"]
 
 
 def test_sha256(tmp_path):

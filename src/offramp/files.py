@@ -1,20 +1,50 @@
-"""Writing so that nothing whole is ever damaged: a temporary name beside the target, then a rename."""
+"""Writing so that nothing whole is ever damaged: a temporary name beside the target, then a rename.
+
+What a killed process leaves beside its target is named after that process; whoever next makes the same target removes it.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import errno
 import hashlib
 import os
+import re
 import secrets
 import shutil
-from collections.abc import Iterator
+import socket
+import sys
+import time
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from offramp.errors import InputError
+from offramp.faults import TO_DO, os_error, what_to_do
+
+LEFTOVER = re.compile(r"\.(?P<target>.+)\.(?P<machine>[0-9a-f]{6})-(?P<process>\d+)-[0-9a-f]{8}\.(?P<kind>tmp|old)", re.DOTALL)
+"""A temporary file or folder; `old` is a whole folder that stood aside for a moment while its successor took its name."""
+
+STRANGERS_S = 86400.0
+"""Nobody here knows whether a process of another machine still lives: what it has not touched for so long is given up."""
+
+NOT_TO_BE_HAD = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV)
+"""What systems and file systems say that cannot exchange two folders."""
 
 
-def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+def _beside(path: Path, kind: str = "tmp") -> Path:
+    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.{kind}")
+
+
+@cache
+def _machine() -> str:
+    """Where process numbers mean the same: this machine, this container."""
+    try:
+        numbers = str(Path("/proc/self/ns/pid").readlink())
+    except OSError:
+        numbers = ""
+    return hashlib.blake2b(f"{socket.gethostname()} {numbers}".encode(), digest_size=3).hexdigest()
 
 
 @contextmanager
@@ -23,7 +53,8 @@ def new_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
 
     Args:
         path: the file.
-        durable: wait until it is on the medium, so that it outlives a power cut.
+        durable: wait until it is on the medium, so that it outlives a power cut. Of many small files neither that nor a look
+            for what killed processes left is worth its time; see `remove_leftovers`.
 
     Raises:
         InputError: the target is a folder, or cannot be written.
@@ -33,21 +64,20 @@ def new_file(path: Path, *, durable: bool = True) -> Iterator[Path]:
     if path.is_dir():
         raise InputError(f"cannot write the file {path}: a folder of that name exists; choose another name")
     temporary = _beside(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if durable:
-            with temporary.open("rb") as written:
-                os.fsync(written.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; check the folder, its rights and the space left"
-        ) from error
-    finally:
-        # Gone already after a rename; and where it could never be made, the error above says why.
-        with suppress(OSError):
-            temporary.unlink()
+    with writing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if durable:
+                remove_leftovers(path.parent, path.name)
+            yield temporary
+            if durable:
+                with temporary.open("rb") as written:
+                    os.fsync(written.fileno())
+            temporary.replace(path)
+        finally:
+            # Gone already after a rename; and where it could never be made, an error says why.
+            with suppress(OSError):
+                temporary.unlink()
 
 
 @contextmanager
@@ -64,31 +94,142 @@ def new_folder(path: Path, *, marker: str) -> Iterator[Path]:
     path = Path(path)
     check_replaceable(path, marker=marker)
     temporary = _beside(path)
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if path.exists():
-            # A folder cannot be replaced in one step: the old one stands aside until the new one has its name.
-            old = _beside(path)
-            path.rename(old)
-            try:
+    with writing(path):
+        try:
+            temporary.mkdir(parents=True)
+            remove_leftovers(path.parent, path.name)
+            yield temporary
+            if path.exists():
+                _replace_folder(path, temporary)
+            else:
                 temporary.rename(path)
-            except OSError:
-                old.rename(path)
-                raise
-            shutil.rmtree(old)
-        else:
-            temporary.rename(path)
-    except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; check the folder, its rights and the space left"
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            # After an exchange it is the old folder.
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def scratch_folder(path: Path) -> Iterator[Path]:
+    """Yield a folder beside `path` for what is needed while that is made; in the end it is removed.
+
+    Raises:
+        InputError: it cannot be written.
+
+    """
+    scratch = _beside(Path(path))
+    with writing(path, only=TO_DO):
+        try:
+            scratch.mkdir(parents=True)
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+@contextmanager
+def writing(path: Path, only: Container[int] | None = None) -> Iterator[None]:
+    """Turn the system's errors within into an InputError that says what could not be written.
+
+    Args:
+        path: what is written.
+        only: numbers of the errors that are meant; by default all.
+
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        found = os_error(error)
+        if found is None or found.errno == errno.ENOMEM or (only is not None and found.errno not in only):
+            raise
+        raise InputError(f"cannot write {path}: {what_to_do(found)}") from error
+
+
+def _replace_folder(path: Path, new: Path) -> None:
+    """Give a folder the name of another one, which then has its name or is gone."""
+    if _exchanged(path, new):
+        return
+    # Two steps, where one is not to be had: a kill between them leaves the old folder aside, and `_recover` brings it back.
+    old = _beside(path, "old")
+    path.rename(old)
+    try:
+        new.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Exchange the names of two folders in one step, which no kill can divide; False where that is not to be had."""
+    try:
+        rename = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError, TypeError):  # another system than Linux, or an old one
+        return False
+    sys.audit("os.rename", str(one), str(other), -1, -1)
+    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in NOT_TO_BE_HAD:
+        return False
+    raise OSError(code, os.strerror(code), str(one))
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove what killed processes left in a folder while they made the target `name`, or any target."""
+    with suppress(OSError):
+        for entry in list(os.scandir(folder)):
+            found = LEFTOVER.fullmatch(entry.name)
+            if found is None or name not in (None, found["target"]) or not _is_given_up(Path(entry.path), found):
+                continue
+            if found["kind"] == "old" and not (folder / found["target"]).exists():
+                continue  # the only one there is
+            if entry.is_dir(follow_symlinks=False):
+                shutil.rmtree(entry.path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    os.unlink(entry.path)  # noqa: PTH108 - the entry's path is text
+
+
+def _is_given_up(path: Path, found: re.Match[str]) -> bool:
+    """Whether the process that made a temporary file or folder has ended, as far as can be told."""
+    if found["machine"] == _machine() and os.name == "posix":
+        return not _lives(int(found["process"]))
+    with suppress(OSError):
+        touched = max(one.lstat().st_mtime for one in (path, *path.rglob("*")))
+        return time.time() - touched > STRANGERS_S
+    return False
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):  # another user's
+        return True
+    return True
+
+
+def _recover(path: Path) -> None:
+    """Give an old folder its name back, whose successor's process was killed before that took it."""
+    if path.exists() or path.is_symlink():
+        return
+    with suppress(OSError):
+        for entry in list(os.scandir(path.parent)):
+            found = LEFTOVER.fullmatch(entry.name)
+            if found and found["kind"] == "old" and found["target"] == path.name and _is_given_up(Path(entry.path), found):
+                Path(entry.path).rename(path)
+                return
 
 
 def check_replaceable(path: Path, *, marker: str) -> None:
-    """Raise InputError unless `path` is free, an empty folder, or a folder that holds `marker`."""
+    """Raise InputError unless `path` is free, an empty folder, or a folder that holds `marker`.
+
+    An earlier folder of that name, that a killed process had put aside, is there again afterwards.
+    """
+    _recover(path)
     if not path.exists() and not path.is_symlink():
         return
     if path.is_symlink() or not path.is_dir():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +33,7 @@ from offramp.errors import InputError
 from offramp.evaluation import evaluate, require_same_classes
 from offramp.export.quantisation import Ranged, find_ranges, in_16_bits
 from offramp.export.stages import parameter_bytes
-from offramp.files import check_replaceable, new_folder
+from offramp.files import check_replaceable, new_folder, scratch_folder
 from offramp.metrics import miou
 from offramp.progress import Progress, silent
 from offramp.runtime.engines import Graph, open_engine
@@ -95,8 +94,8 @@ def lower(
     splits = {name: open_split(data, name) for name in ("train", "val")}
     for split in splits.values():
         require_same_classes(split, manifest)
-    with tempfile.TemporaryDirectory(prefix="offramp-lower-") as scratch:
-        job = _Job(package, manifest, splits["val"], Path(scratch), precision, threads, progress)
+    with scratch_folder(out) as scratch:
+        job = _Job(package, manifest, splits["val"], scratch, precision, threads, progress)
         if precision == "int8":
             lowering = job.to_int8(_spread(splits["train"], images), max_drop_pp, spared)
         else:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 from offramp.errors import InputError
+from offramp.faults import explain_fault
 
 
 class Each(Protocol):
@@ -32,5 +33,6 @@ def attempt(task: Callable[[str], None], key: str) -> str | None:
     except InputError as error:
         return " ".join(str(error).split())
     except Exception as error:  # noqa: BLE001 - libraries raise what they like
-        return " ".join(f"{type(error).__name__}: {error}".split())
+        fault = explain_fault(error, "give each task more, or run fewer at once")
+        return fault or " ".join(f"{type(error).__name__}: {error}".split())
     return None

@@ -1,7 +1,7 @@
 """The command line: a literal table of verbs, one function for each in the modules beside this one.
 
 A verb checks its options, calls the step of the same name and shows what came out: a table for people, one JSON object on
-standard output with --json. Bad input is one line on standard error and exit code 2.
+standard output with --json. Bad input, a full disk or too little memory is one line on standard error and exit code 2.
 """
 
 from __future__ import annotations
@@ -14,8 +14,11 @@ from typing import Annotated, Any
 import typer
 
 from offramp.cli import data, device, export, pruning, search, sweep, view, workstation
-from offramp.cli.options import say
+from offramp.cli.options import STANDARD_OUTPUT, say
+from offramp.cli.process import Ending, explained, told_to_end
 from offramp.errors import InputError
+from offramp.faults import TO_DO
+from offramp.files import writing
 
 
 def _version(value: bool) -> None:
@@ -32,6 +35,9 @@ def _root(
     """Multi-exit semantic segmentation: train the exits once, search for the ones a device can afford, run them there."""
     del version
 
+
+STOPPED = 130
+"""Exit code of a command that Ctrl-C ended; one that SIGTERM ended has 143."""
 
 DATA_VERBS: dict[str, Callable[..., None]] = {"draw": data.draw, "check": data.check}
 VERBS: dict[str, Callable[..., None]] = {
@@ -67,19 +73,42 @@ def _app() -> typer.Typer:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; see `VERBS`."""
     logging.basicConfig(level=logging.ERROR)
+    words = sys.argv[1:] if arguments is None else arguments
     # The base of all of click's errors, wherever typer keeps its click.
     usage_error: type[Any] = typer.BadParameter.__mro__[2]
-    try:
-        status = typer.main.get_command(_app()).main(arguments, prog_name="offramp", standalone_mode=False)
-    except usage_error as error:
-        hint = " (see --help)" if error.format_message() else ""
-        _fail(f"{error.format_message().replace('Value error, ', '')}{hint}")  # pydantic's word, which typer passes on
-    except InputError as error:
-        _fail(str(error))
-    except (KeyboardInterrupt, typer.Abort):
-        print("offramp: stopped; what was finished is on disk", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    with told_to_end() as ending:
+        try:
+            status = typer.main.get_command(_app()).main(arguments, prog_name="offramp", standalone_mode=False)
+            with writing(STANDARD_OUTPUT, only=TO_DO):
+                sys.stdout.flush()
+        except usage_error as error:
+            hint = " (see --help)" if error.format_message() else ""
+            _fail(f"{error.format_message().replace('Value error, ', '')}{hint}")  # pydantic's word, which typer passes on
+        except (KeyboardInterrupt, typer.Abort):
+            _stop(ending)
+        except Exception as error:
+            if ending.by is not None:  # libraries turn an interruption into errors of their own
+                _stop(ending)
+            said = _explained(error, words)
+            if said is None:
+                raise
+            _fail(said)
+    if status == STOPPED:  # typer makes an exit code of an interruption
+        _stop(ending)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _explained(error: Exception, words: list[str]) -> str | None:
+    """What is said of an error; None if nobody expected it. Bad input may turn out to be a lack of memory."""
+    fault = explained(error, words[0] if words else "")
+    if not isinstance(error, InputError):
+        return fault
+    return fault if fault is not None and "memory ran out" in fault else str(error)
+
+
+def _stop(ending: Ending) -> None:
+    print("offramp: stopped; what was finished is on disk", file=sys.stderr)  # noqa: T201
+    sys.exit(ending.status)
 
 
 def _fail(message: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -225,8 +224,6 @@ def run(
     if mode is None and deadline_ms is not None and not load_manifest(package).deployments:
         mode = "anytime"  # the mode that a deadline makes sense in
     predictor = Predictor(package, engine=engine, threads=threads, precision=precision, mode=mode)
-    # A service manager that stops the device's program asks as Ctrl-C does.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     with showing_progress() as progress:
         log = step(
             source,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -149,7 +148,7 @@ def _lower(
 ) -> Manifest:
     """A package in another precision, from one of fp32 or from a run."""
     from offramp.artifacts import MANIFEST
-    from offramp.files import check_replaceable
+    from offramp.files import check_replaceable, scratch_folder
     from offramp.lowering import lower
 
     if (source / MANIFEST).exists():
@@ -157,8 +156,8 @@ def _lower(
             raise InputError(f"{source} is a package: it has size, label maps and classes already; export its run for others")
         return lower(source, out, precision, data, **limits, progress=progress)
     check_replaceable(out, marker=MANIFEST)
-    with TemporaryDirectory(prefix="offramp-export-") as folder:
-        package = Path(folder) / "package"
+    with scratch_folder(out) as folder:
+        package = folder / "package"
         _package(source, package, options, progress)
         return lower(package, out, precision, data, **limits, progress=progress)
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 from pydantic import ValidationError
 
 from offramp.errors import InputError
+from offramp.faults import TO_DO
+from offramp.files import writing
 from offramp.specs import EngineName, Precision, Spec, explain
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")]
@@ -27,15 +30,19 @@ Ray = Annotated[
     ),
 ]
 
+STANDARD_OUTPUT = Path("standard output")
+"""As it is called where it cannot be written."""
+
 S = TypeVar("S", bound=Spec)
 
 
 def show(as_json: bool, values: dict[str, Any], people: Callable[[], None]) -> None:
-    """Print a result: as one JSON object, or for people."""
-    if as_json:
-        print(json.dumps(values))  # noqa: T201 - the result
-    else:
-        people()
+    """Print a result: as one JSON object, or for people. Raises InputError if it cannot be written."""
+    with writing(STANDARD_OUTPUT, only=TO_DO):
+        if as_json:
+            print(json.dumps(values))  # noqa: T201 - the result
+        else:
+            people()
 
 
 def say(text: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import webbrowser
 from pathlib import Path
@@ -38,8 +37,6 @@ def view(
         asked = f"open {viewer.address} in a browser of this machine; Ctrl-C ends it"
         show(as_json, {"address": viewer.address}, lambda: say(asked))
         sys.stdout.flush()  # whoever reads the address from a pipe must not wait for the end
-        # A service manager that stops the program asks as Ctrl-C does.
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
         if open_page:
             webbrowser.open(viewer.address)
         try:

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from offramp.errors import InputError
-from offramp.files import new_file, sha256_of
+from offramp.files import new_file, remove_leftovers, sha256_of
 from offramp.models.checkpoint import NETWORK, WEIGHTS, load_network_file
 from offramp.models.sources import is_user_code
 from offramp.progress import Progress, silent
@@ -125,8 +125,7 @@ def _is_there(run: Path, out: Path, keep: float | None, *, resume: bool) -> bool
     """Whether OUT holds the pruned network of this run already."""
     if out.resolve() == run.resolve():
         raise InputError(f"a pruned run needs a folder of its own, got the run's: {out}; choose another --out")
-    for leftover in out.glob(f".{PRUNED}.*.tmp"):  # of a run that was cut off
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_leftovers(out)  # of a run that was cut off
     if not (out / PRUNED / PRUNING).exists():
         if out.exists() and (not out.is_dir() or any(out.iterdir())):
             raise InputError(f"cannot prune into {out}: something else is there; choose another --out")

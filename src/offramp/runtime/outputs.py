@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import io
+import os
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -14,7 +16,7 @@ from PIL import Image
 
 from offramp.artifacts import Frame
 from offramp.errors import InputError
-from offramp.files import new_file
+from offramp.files import new_file, remove_leftovers, writing
 from offramp.runtime.predictor import Answer, enlarged
 from offramp.runtime.sources import Shot
 from offramp.specs import Overlays
@@ -56,11 +58,12 @@ class Outputs:
             InputError: somebody's folder, or overlays as a video without av.
 
         """
-        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not (out / RUN_LOG).exists())):
+        ours = (out / RUN_LOG).exists() or (out / TABLE).exists()
+        if out.exists() and (not out.is_dir() or (any(out.iterdir()) and not ours)):
             raise InputError(f"will not write into {out}: it is no earlier run's folder; choose another --out")
         self.out, self.exits, self.palette, self.overlays = out, tuple(exits), tuple(palette), overlays
         self.steps, self.labels, self.label_stride = tuple(steps), labels, label_stride
-        self._table: Any = None
+        self._table: _Table | None = None
         self._video = _Video(out / OVERLAYS) if overlays == "video" else None
 
     def write(self, shot: Shot, answer: Answer, frame: Frame) -> None:
@@ -85,18 +88,16 @@ class Outputs:
             else:
                 with new_file(self.out / "overlays" / f"{shot.name}.{self.overlays}", durable=False) as temporary:
                     Image.fromarray(mixed).save(temporary, format={"jpg": "JPEG", "png": "PNG"}[self.overlays], quality=88)
-        csv.writer(table).writerow(self._row(frame))
+        table.write(self._row(frame))
 
-    def _begun(self) -> Any:
-        """The table's file, begun before all else."""
+    def _begun(self) -> _Table:
+        """The table. It is there before all else, for the folder of a run that is killed is known by it."""
         if self._table is None:
-            try:
-                self.out.mkdir(parents=True, exist_ok=True)
-                self._table = (self.out / TABLE).open("w", encoding="utf-8", newline="", buffering=1)
-            except OSError as error:
-                raise InputError(f"cannot write {self.out / TABLE}: {error.strerror}; check its rights") from error
+            self._table = _Table(self.out / TABLE)
             columns = [*(f"score:{name}" for name in self.exits), *(f"ms:{step}" for step in self.steps)]
-            csv.writer(self._table).writerow(["name", "seconds", "exit", "latency_ms", "deadline_ms", "met", *columns])
+            self._table.write(["name", "seconds", "exit", "latency_ms", "deadline_ms", "met", *columns])
+            for part in ("labels", "overlays"):
+                remove_leftovers(self.out / part)
         return self._table
 
     def _row(self, frame: Frame) -> list[object]:
@@ -107,11 +108,39 @@ class Outputs:
         return [frame.name, f"{frame.seconds:.3f}", frame.exit, f"{frame.latency_ms:.3f}", deadline, met, *known, *times]
 
     def close(self) -> None:
-        """Finish table and video."""
+        """Finish table and video. Raises InputError if the video's end cannot be written."""
         if self._table is not None:
             self._table.close()
         if self._video is not None:
             self._video.close()
+
+
+class _Table:
+    """A CSV file, written line by line, which holds whole lines whatever comes."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("wb", buffering=0)
+
+    def write(self, row: Sequence[object]) -> None:
+        text = io.StringIO(newline="")
+        csv.writer(text).writerow(row)
+        line, whole = text.getvalue().encode(), self._file.tell()
+        if os.fstat(self._file.fileno()).st_nlink == 0:
+            raise InputError(f"{self._path} was removed while it was being written; run again, and leave the folder alone")
+        with writing(self._path):
+            try:
+                while line:
+                    line = line[self._file.write(line) :]
+            except OSError:
+                self._file.truncate(whole)
+                self._file.seek(whole)
+                raise
+
+    def close(self) -> None:
+        self._file.close()
 
 
 class _Video:
@@ -137,14 +166,13 @@ class _Video:
         frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(image[:height, :width]), format="rgb24")
         self._last = max(self._last + 1, round(seconds * 1000))
         frame.pts, frame.time_base = self._last, Fraction(1, 1000)
-        self._container.mux(self._stream.encode(frame))
+        with writing(self._path):
+            self._container.mux(self._stream.encode(frame))
 
     def _begin(self, image: Pixels) -> None:
         codec = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
-        try:
+        with writing(self._path):
             self._container = self._av.open(str(self._path), "w", options={"movflags": "frag_keyframe+empty_moov"})
-        except OSError as error:
-            raise InputError(f"cannot write {self._path}: {error}") from error
         self._stream = self._container.add_stream(codec, rate=30, time_base=Fraction(1, 1000))
         # Both sides must be even.
         self._stream.height, self._stream.width = (side - side % 2 for side in image.shape[:2])
@@ -155,5 +183,8 @@ class _Video:
     def close(self) -> None:
         """Write what the encoder still holds."""
         if self._container is not None:
-            self._container.mux(self._stream.encode())
-            self._container.close()
+            with writing(self._path):
+                try:
+                    self._container.mux(self._stream.encode())
+                finally:
+                    self._container.close()

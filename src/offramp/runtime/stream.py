@@ -99,10 +99,12 @@ def run(
         interrupted = True
     finally:
         opened.close()
-        outputs.close()
-        if tally.count:
-            whole = log()
-            whole.save(out / RUN_LOG)
+        try:
+            outputs.close()
+        finally:
+            if tally.count:
+                whole = log()
+                whole.save(out / RUN_LOG)
     if whole is None:
         raise InputError(f"{source} holds no frame that can be read")
     return whole

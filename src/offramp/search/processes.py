@@ -12,7 +12,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from contextlib import contextmanager
 from copy import deepcopy
 from itertools import islice
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
+from threading import Thread
 from typing import Protocol
 
 from offramp.search.estimate import Batch
@@ -69,6 +70,16 @@ def _take(task: Task) -> None:
     global _task  # noqa: PLW0603 - what a process is started with
     _task = task
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process ends the others
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    Thread(target=_end_with_the_first, daemon=True).start()
+
+
+def _end_with_the_first() -> None:
+    """End where the first process was killed: nothing else would tell the others, who wait for work for ever."""
+    first = parent_process()
+    assert first is not None
+    first.join()
+    os._exit(1)
 
 
 def _judge(index: int, stairs: Staircase) -> Found:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -17,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch.utils.tensorboard import SummaryWriter
 
 from offramp.errors import InputError
-from offramp.files import new_file
+from offramp.files import new_file, writing
 from offramp.models.checkpoint import plain_tensors
 from offramp.training.loop import History, Run
 
@@ -124,16 +126,30 @@ class Board:
 
     def __init__(self, folder: Path, epochs: int) -> None:
         # A run that goes on repeats no epoch: what a killed one wrote beyond its last state is purged.
-        self._writer = SummaryWriter(str(folder / BOARD), purge_step=epochs + 1)
+        self._folder, self._failed = folder / BOARD, False
+        with self._writing():
+            self._writer = SummaryWriter(str(self._folder), purge_step=epochs + 1)
 
     def write(self, row: dict[str, float | str], epochs: int) -> None:
-        """Write the figures of one epoch."""
-        for name, value in row.items():
-            if isinstance(value, float) and name != "epoch":
-                kind, _, exit_name = name.partition(":")
-                self._writer.add_scalar(f"{kind}/{exit_name}" if exit_name else name, value, epochs)
-        self._writer.flush()
+        """Write the figures of one epoch. Raises InputError if that cannot be done."""
+        with self._writing():
+            for name, value in row.items():
+                if isinstance(value, float) and name != "epoch":
+                    kind, _, exit_name = name.partition(":")
+                    self._writer.add_scalar(f"{kind}/{exit_name}" if exit_name else name, value, epochs)
+            self._writer.flush()
 
     def close(self) -> None:
-        """Finish the file."""
-        self._writer.close()
+        """Finish the file. What could not be written before, and was told, is not tried again."""
+        if not self._failed:
+            with self._writing():
+                self._writer.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with writing(self._folder):
+                yield
+        except InputError:
+            self._failed = True
+            raise

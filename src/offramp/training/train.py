@@ -24,7 +24,7 @@ from safetensors.torch import load_file
 from offramp.data.folder import Split, open_split
 from offramp.data.transforms import Crops
 from offramp.errors import InputError
-from offramp.files import new_file, sha256_of
+from offramp.files import new_file, remove_leftovers, sha256_of
 from offramp.models.attach import as_narrow_as, build_network, plan_network, with_exits
 from offramp.models.checkpoint import NETWORK, WEIGHTS, NetworkFile, load_network_file, original_network, save_weights
 from offramp.models.multi_exit import MultiExitNetwork
@@ -288,8 +288,7 @@ def _plain(value: object) -> str:
 
 
 def _earlier_run(run: Path, *, resume: bool) -> RunFile | None:
-    for leftover in run.glob(".*.tmp"):  # of a save that was cut off
-        leftover.unlink()
+    remove_leftovers(run)  # of a save that was cut off
     if not (run / RUN).exists():
         if run.exists() and (not run.is_dir() or any(run.iterdir())) and not (run / NETWORK).exists():
             raise InputError(f"cannot train into {run}: something else is there; choose another --out")
