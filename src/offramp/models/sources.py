@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from offramp.errors import InputError
+from offramp.models.finite import require_finite
 from offramp.specs import OutputStride, Triple
 
 IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -385,6 +386,7 @@ def _load(network: nn.Module, path: Path | None, source: str, removed: tuple[str
     found = [f"{len(names)} {what} ({', '.join(names[:2])})" for what, names in problems.items() if names]
     if found:
         raise InputError(f"the weights {path} do not fit {source}: {'; '.join(found)}; give the whole network's own state dict")
+    require_finite(given, f"the weights {path}", "give weights of a training that ended well")
     network.load_state_dict(given)
 
 
