@@ -46,12 +46,13 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=Path("out/fuzz"))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--inner", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--in", dest="folder", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--replay", type=Path, help="try one input again: says how it ends and how long it takes")
     options = parser.parse_args()
     if options.replay is not None:
         print(json.dumps(_replayed(options.door, options.replay, options.corpus)))
     elif options.inner is not None:
-        _fuzz(options.door, options.corpus, options.inner)
+        _fuzz(options.door, options.corpus, options.inner, options.folder)
     else:
         _take_turns(options)
 
@@ -60,7 +61,7 @@ def main() -> None:
 # fuzzes: libFuzzer takes it over and never returns.
 
 
-def _fuzz(name: str, work: Path, seconds: int) -> None:
+def _fuzz(name: str, work: Path, seconds: int, folder: Path) -> None:
     import atheris  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
 
     with atheris.instrument_imports(include=["offramp", "PIL"]):
@@ -80,9 +81,7 @@ def _fuzz(name: str, work: Path, seconds: int) -> None:
     keys = sorted(key for key in keys_of(seeds) if re.fullmatch(r"[\x20-\x7e]+", key) and not set(key) & {'"', "\\"})
     words.write_text("\n".join([*(f'"{key}"' for key in keys), *WORDS]) + "\n", encoding="ascii")
     known = {path.name for path in findings.iterdir()}
-    # Writing a file anew thousands of times a minute waits for a disk, and not for memory.
-    memory = Path("/dev/shm")  # noqa: S108 - a new folder in it
-    meet = door.opened(things, Path(tempfile.mkdtemp(prefix=f"offramp-fuzz-{name}-", dir=memory if memory.is_dir() else None)))
+    meet = door.opened(things, folder)
 
     def meet_one(data: bytes) -> None:
         error = finding_of(meet, data)
@@ -137,23 +136,28 @@ def _take_turns(options: argparse.Namespace) -> None:
             running.send_signal(signal.SIGINT)
 
     running: subprocess.Popen[bytes] | None = None
+    memory = Path("/dev/shm")  # noqa: S108 - a new folder in it
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     ends = time.monotonic() + 3600 * options.hours
     # The door that has had least time goes first, so that many short calls are fair, too.
-    while not asked_to_end and (left := ends - time.monotonic()) > 1:
+    while names and not asked_to_end and (left := ends - time.monotonic()) > 1:
         spent = {name: sum(turn["seconds"] for turn in _turns(options.corpus) if turn["door"] == name) for name in names}
         name = min(names, key=lambda one: spent[one])
         seconds = max(1, int(min(left, 60 * options.turn_minutes)))
         log = options.corpus / f"{name}.log"
         started = time.monotonic()
-        with log.open("wb") as file:
-            words = [sys.executable, __file__, name, "--inner", str(seconds), "--corpus", str(options.corpus)]
+        # Writing a file anew thousands of times a minute waits for a disk, and not for memory.
+        scratch = tempfile.TemporaryDirectory(prefix="offramp-fuzz-", dir=memory if memory.is_dir() else None)
+        with log.open("wb") as file, scratch as folder:
+            words = [sys.executable, __file__, name, "--inner", str(seconds), "--corpus", str(options.corpus), "--in", folder]
             running = subprocess.Popen(words, stdout=file, stderr=file, start_new_session=True)
             running.wait()
         turn = _turn(name, log.read_text(encoding="utf-8", errors="replace"), time.monotonic() - started)
         if turn is None:
-            sys.exit(f"fuzzing {name} did not begin; see {log}")
+            print(f"fuzzing {name} did not begin; see {log}", file=sys.stderr, flush=True)
+            names.remove(name)
+            continue
         with (options.corpus / "turns.jsonl").open("a", encoding="utf-8") as file_of_turns:
             file_of_turns.write(json.dumps(turn) + "\n")
         _drop_what_load_made_slow(name, options.corpus)

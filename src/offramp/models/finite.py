@@ -87,15 +87,19 @@ def _watched(network: nn.Module) -> Iterator[list[Culprit]]:
 
     def hook_of(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def hook(module: nn.Module, given: Any, made: Any) -> None:
+            if found and found[0].input_is_finite:
+                return
             wrong = next((tensor for tensor in _tensors_in(made) if not are_finite(tensor)), None)
-            if found or wrong is None:
+            if wrong is None:
                 return
             finite = all(map(are_finite, _tensors_in(given)))
-            found.append(Culprit(name, what_is_wrong(wrong), finite, tuple(broken_tensors(module.state_dict()))))
+            if finite or not found:
+                found[:] = [Culprit(name, what_is_wrong(wrong), finite, tuple(broken_tensors(module.state_dict())))]
 
         return hook
 
-    # A module's hook is called after those of the modules inside it, so the first to find something is the innermost.
+    # A module's hook is called after those of the modules inside it, so the first whose input is finite is the innermost that
+    # makes what is not. Some do so before they call a module of their own, which then comes first and is not to blame.
     handles = [module.register_forward_hook(hook_of(name)) for name, module in network.named_modules() if name]
     try:
         yield found

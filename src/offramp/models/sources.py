@@ -75,7 +75,7 @@ def build(source: str, num_classes: int, *, output_stride: OutputStride | None =
             all others the whole network's, name by name.
 
     Raises:
-        InputError: no such network, it cannot be built, or the weights do not fit.
+        InputError: no such network, it cannot be built, or the weights do not fit or hold NaN or infinity.
 
     """
     source = full_name(source)
@@ -363,9 +363,10 @@ def _check_weights(path: Path) -> None:
         raise InputError(f"weights must be a .safetensors file, got {path.name}; pickled files can run code and are not read")
     try:
         with safe_open(path, framework="pt") as file:
-            file.keys()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read the weights {path}: {error}") from error
+    require_finite(tensors, f"the weights {path}", "give weights of a training that ended well")
 
 
 def _load(network: nn.Module, path: Path | None, source: str, removed: tuple[str, ...] = ()) -> None:
@@ -386,7 +387,6 @@ def _load(network: nn.Module, path: Path | None, source: str, removed: tuple[str
     found = [f"{len(names)} {what} ({', '.join(names[:2])})" for what, names in problems.items() if names]
     if found:
         raise InputError(f"the weights {path} do not fit {source}: {'; '.join(found)}; give the whole network's own state dict")
-    require_finite(given, f"the weights {path}", "give weights of a training that ended well")
     network.load_state_dict(given)
 
 

@@ -189,9 +189,9 @@ def _count(path: Path) -> int:
     """Frames of a video file, by what it says itself."""
     av = _av()
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             return int(container.streams.video[0].frames)
-    except (av.FFmpegError, IndexError) as error:
+    except (av.FFmpegError, IndexError, ValueError) as error:
         raise InputError(f"cannot read the video {path}: {error}") from error
 
 
@@ -199,14 +199,14 @@ def _shots(file: str, name: str, kind: str | None = None) -> Iterator[Shot]:
     """Decoded frames."""
     av = _av()
     try:
-        with av.open(file, format=kind) as container:
+        with av.open(file, format=kind, metadata_errors="replace") as container:
             begun: float | None = None
             for number, frame in enumerate(container.decode(video=0)):
                 image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                 seconds = float(number) if frame.time is None else frame.time
                 begun = seconds if begun is None else begun
                 yield Shot(f"{name}-{number:06d}", image, seconds - begun)
-    except (av.FFmpegError, IndexError) as error:
+    except (av.FFmpegError, IndexError, ValueError) as error:
         raise InputError(f"cannot read the video {file}: {error}") from error
 
 

@@ -40,6 +40,9 @@ SAVE_EVERY_S = 600.0
 SAVE_SHARE = 0.05
 """At most this share of the time goes into writing the state after epochs."""
 
+SLOWER = "the last saved state is from before: go on from it by --resume with a lower --learning-rate, or begin again in another --out"
+"""What to do where training ran away."""
+
 WORKERS = 4
 """Processes that cut crops where a GPU trains; on a CPU they would take the cores that do."""
 
@@ -230,8 +233,7 @@ class _PhaseRun:
         epoch, step = divmod(done, self.steps_per_epoch)
         return (
             f"{what} in {self.phase.name}, epoch {epoch + 1}, step {step + 1} of {self.steps_per_epoch}, at the learning rate "
-            f"{self.optimiser.param_groups[-1]['lr']:.3g}: {culprit or where}. The last saved state is from before; go on from "
-            f"it by --resume with a lower --learning-rate, or begin again in another --out"
+            f"{self.optimiser.param_groups[-1]['lr']:.3g}: {culprit or where}; {SLOWER}"
         )
 
     def _done(self, epoch: int, step: int) -> int:

@@ -20,15 +20,12 @@ from offramp.errors import InputError
 from offramp.files import new_file
 from offramp.models.checkpoint import load_tensors, plain_tensors, save_weights
 from offramp.models.finite import require_finite
-from offramp.training.loop import History, Run
+from offramp.training.loop import SLOWER, History, Run
 
 STATE = "last.safetensors"
 BEST = "best.safetensors"
 HISTORY = "history.csv"
 BOARD = "tensorboard"
-
-SLOWER = "the state from before stays; go on from it by --resume with a lower --learning-rate, or begin again in another --out"
-"""What to do where training ran away."""
 
 
 def save_state(run: Run) -> None:

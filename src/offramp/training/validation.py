@@ -15,6 +15,7 @@ from offramp.models.feature_maps import upsample
 from offramp.models.finite import are_finite, find_culprit
 from offramp.models.multi_exit import MultiExitNetwork
 from offramp.training.distributed import World
+from offramp.training.loop import SLOWER
 
 MIOU, TRAIN_MIOU = "miou:", "train_miou:"
 """What the columns of mIoU on `val` and on training images begin with."""
@@ -69,8 +70,7 @@ def mious(
                 where = f"{split.root}/{split.name}, image {split.samples[index].name}"
                 culprit = find_culprit(network, lambda image=image: network(image, exits))
                 raise InputError(
-                    f"the exit {broken[0]} gives class scores that are not finite on {where}: {culprit}; "
-                    f"train again with a lower --learning-rate"
+                    f"the exit {broken[0]} gives class scores that are not finite on {where}: {culprit}; {SLOWER}"
                 )
             for place, name in enumerate(exits):
                 counts[place] += np.stack(count_pixels(_answer(network, answers[name], labels), labels, classes))
