@@ -101,8 +101,18 @@ def test_what_needs_what():
         ({"numpy": "2.4.0", "x": "1"}, {"x": ["x>=1"]}, [("x", "1", None)], "x is under no licence that"),
         ({"numpy": "2.4.0", "x": "1"}, {"x": ["x"]}, [("x", "1")], "x, which x needs, has no lower bound"),
         ({"numpy": "2.4.0", "x": "1"}, {"x": ["x<2"]}, [("x", "1")], "x, which x needs, has no lower bound"),
-        ({"numpy": "2.4.0", "pillow": "11"}, {"x": ["pillow>=10.2"]}, [("pillow", "11")], "admits pillow 10.2, which has CVE-2024-"),
-        ({"numpy": "2.4.0", "pillow": "10.2"}, {"x": ["pillow>=11"]}, [("pillow", "10.2")], "pins pillow 10.2, which has CVE-2024-"),
+        (
+            {"numpy": "2.4.0", "pillow": "11"},
+            {"x": ["pillow>=10.2"]},
+            [("pillow", "11")],
+            "admits pillow 10.2, which has CVE-2024-",
+        ),
+        (
+            {"numpy": "2.4.0", "pillow": "10.2"},
+            {"x": ["pillow>=11"]},
+            [("pillow", "10.2")],
+            "pins pillow 10.2, which has CVE-2024-",
+        ),
     ],
 )
 def test_each_fault_is_told(pins, asked, made, said):
@@ -132,8 +142,14 @@ def test_a_table_that_is_out_of_date_is_told():
         ({"licence": "MIT"}, "MIT"),
         ({"licence": None, "License": "Apache 2.0"}, "Apache-2.0"),
         ({"licence": None, "Classifier": ["License :: OSI Approved :: BSD License"]}, "BSD"),
-        ({"licence": None, "License": "MIT License\n\nCopyright", "Classifier": ["License :: OSI Approved :: MIT License"]}, "MIT"),
-        ({"licence": None, "License": "MIT OR Apache-2.0", "Classifier": ["License :: OSI Approved :: MIT License"]}, "MIT OR Apache-2.0"),
+        (
+            {"licence": None, "License": "MIT License\n\nCopyright", "Classifier": ["License :: OSI Approved :: MIT License"]},
+            "MIT",
+        ),
+        (
+            {"licence": None, "License": "MIT OR Apache-2.0", "Classifier": ["License :: OSI Approved :: MIT License"]},
+            "MIT OR Apache-2.0",
+        ),
         ({"licence": None}, ""),
     ],
 )

@@ -1,8 +1,8 @@
 """The doors by which files come in from outside, each as a function of bytes: what fuzzing knocks at.
 
 A door is opened on one small whole way (see `harness`), with a folder of its own to write in. What it is then given must end
-well or with `InputError`; see `fuzz`. Its seeds are real artifacts. Checksums inside files are put right first, as whoever makes
-a file for another would: else hardly any change would come past them.
+well or with `InputError`; see `fuzz`. Its seeds are real artifacts. Checksums inside files are put right first, as whoever
+makes a file for another would: else hardly any change would come past them.
 """
 
 from __future__ import annotations
@@ -173,7 +173,13 @@ def _saved(*artifacts: Artifact) -> list[bytes]:
 def _run_logs(things: Things) -> list[bytes]:
     deployment = load_json(things.chosen, Deployment)
     frames = tuple(
-        Frame(name=f"{number}", exit=deployment.exits[0], scores={deployment.exits[0]: 0.5}, steps_ms={"stage 0": 1.0}, latency_ms=2)
+        Frame(
+            name=f"{number}",
+            exit=deployment.exits[0],
+            scores={deployment.exits[0]: 0.5},
+            steps_ms={"stage 0": 1.0},
+            latency_ms=2,
+        )
         for number in range(2)
     )
     log = RunLog(
@@ -315,7 +321,8 @@ def _weights(things: Things, folder: Path) -> Meet:
     def meet(data: bytes) -> object:
         path = folder / "fuzzed.safetensors"
         path.write_bytes(len(data).to_bytes(8, "little") + data + numbers if data[:1] == b"{" else data)
-        return load_tensors(network, path)
+        load_tensors(network, path)
+        return network
 
     return meet
 

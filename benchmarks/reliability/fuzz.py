@@ -2,10 +2,10 @@
 
     python benchmarks/reliability/fuzz.py DOOR|all --hours H [--corpus DIR] [--out docs/fuzz.json]
 
-A finding is an exception that is not InputError, more than 5 s for one input, or more than 2 GB of memory. Each is kept as a file
-in DIR/findings; with `all` the doors take turns. DIR keeps what was learnt, so that the next call goes on from there, and a line
-for every turn in DIR/turns.jsonl, which the summary is made of: `--hours 0` writes it anew and tries all findings again. A signal
-to end (kill PID) ends the present turn and writes it, too. Takes atheris (pip install 'offramp[fuzz]').
+A finding is an exception that is not InputError, more than 5 s for one input, or more than 2 GB of memory. Each is kept as a
+file in DIR/findings; with `all` the doors take turns. DIR keeps what was learnt, so that the next call goes on from there, and
+a line for every turn in DIR/turns.jsonl, which the summary is made of: `--hours 0` writes it anew and tries all findings again. A
+signal to end (kill PID) ends the present turn and writes it, too. Takes atheris (pip install 'offramp[fuzz]').
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ LONGEST = 1 << 16
 STATUS = re.compile(r"cov: (\d+) ft: (\d+) corp: (\d+)/")
 EXECUTED = re.compile(r"stat::number_of_executed_units:\s+(\d+)")
 EXECUTED_SO_FAR = re.compile(r"^#(\d+)\t", re.MULTILINE)
-WORDS = (*('"NaN"', '"Infinity"', '"-1"', '"null"', '"1e999"', '"../"', '"IHDR"', '"IDAT"', '"PLTE"', '"tRNS"', '"eXIf"'), '"iCCP"')
+WORDS = (
+    *('"NaN"', '"Infinity"', '"-1"', '"null"', '"1e999"', '"../"', '"IHDR"', '"IDAT"', '"PLTE"', '"tRNS"', '"eXIf"'),
+    '"iCCP"',
+)
 
 
 def main() -> None:
@@ -64,14 +67,19 @@ def main() -> None:
 def _fuzz(name: str, work: Path, seconds: int, folder: Path) -> None:
     import atheris  # type: ignore[import-untyped] # noqa: PLC0415 - an extra
 
+    # What is imported here is instrumented, some of it when a door is opened, or first met.
     with atheris.instrument_imports(include=["offramp", "PIL"]):
-        from doors import DOORS, finding_of, keys_of  # noqa: PLC0415 - instrumented while imported
+        from doors import DOORS, finding_of, keys_of  # noqa: PLC0415
         from harness import make_things  # noqa: PLC0415
+
+        things = make_things(work / "things")
+        door, seeds = DOORS[name], DOORS[name].seeds(things)
+        meet = door.opened(things, folder)
+        for seed in seeds:
+            finding_of(meet, seed)
     from mutating import mutated  # noqa: PLC0415
 
-    things = make_things(work / "things")
-    door, corpus, findings = DOORS[name], work / "corpus" / name, work / "findings" / name
-    seeds = door.seeds(things)
+    corpus, findings = work / "corpus" / name, work / "findings" / name
     if not corpus.exists():
         corpus.mkdir(parents=True)
         for number, seed in enumerate(seeds):
@@ -81,7 +89,6 @@ def _fuzz(name: str, work: Path, seconds: int, folder: Path) -> None:
     keys = sorted(key for key in keys_of(seeds) if re.fullmatch(r"[\x20-\x7e]+", key) and not set(key) & {'"', "\\"})
     words.write_text("\n".join([*(f'"{key}"' for key in keys), *WORDS]) + "\n", encoding="ascii")
     known = {path.name for path in findings.iterdir()}
-    meet = door.opened(things, folder)
 
     def meet_one(data: bytes) -> None:
         error = finding_of(meet, data)
@@ -239,7 +246,10 @@ def _summarise(options: argparse.Namespace, names: Sequence[str]) -> None:
         own = [turn for turn in turns if turn["door"] == name]
         if not own:
             continue
-        tried = [{"door": name, "finding": path.name, **_again(name, path, options.corpus)} for path in _findings(name, options.corpus)]
+        tried = [
+            {"door": name, "finding": path.name, **_again(name, path, options.corpus)}
+            for path in _findings(name, options.corpus)
+        ]
         findings += tried
         doors[name] = {
             "hours": round(sum(turn["seconds"] for turn in own) / 3600, 3),
@@ -249,8 +259,12 @@ def _summarise(options: argparse.Namespace, names: Sequence[str]) -> None:
             "findings": len(tried),
             "still_wrong": sum(one["wrong"] for one in tried),
         }
-    totals = {key: round(sum(door[key] for door in doors.values()), 3) for key in ("hours", "executions", "findings", "still_wrong")}
-    print(f"{'door':<16} {'hours':>6} {'executions':>11} {'edges':>13} {'features':>15} {'corpus':>7} {'findings':>9} {'open':>5}")
+    totals = {
+        key: round(sum(door[key] for door in doors.values()), 3) for key in ("hours", "executions", "findings", "still_wrong")
+    }
+    print(
+        f"{'door':<16} {'hours':>6} {'executions':>11} {'edges':>13} {'features':>15} {'corpus':>7} {'findings':>9} {'open':>5}"
+    )
     for name, door in doors.items():
         edges, features = (f"{door[f'{key}_at_start']} to {door[key]}" for key in ("edges", "features"))
         counts = f"{door['corpus']:>7} {door['findings']:>9} {door['still_wrong']:>5}"

@@ -39,14 +39,23 @@ def _changed_json(data: bytes, draw: random.Random) -> bytes | None:
     if draw.random() < 0.01:
         return b"[" * DEEP + data + b"]" * DEEP
     holder, key = draw.choice(slots)
+    other, there = draw.choice(slots)
+    _change(holder, key, other[there], [name for _, name in slots], draw)
+    try:
+        return json.dumps(root).encode()
+    except (ValueError, RecursionError):  # an object that was put into itself
+        return None
+
+
+def _change(holder: Any, key: Any, other: Any, names: list[Any], draw: random.Random) -> None:
+    """Change one place of a JSON value."""
     kind = draw.choice(("value", "value", "near", "near", "remove", "other", "rename", "twice"))
     if kind == "remove":
         del holder[key]
     elif kind == "other":
-        other, there = draw.choice(slots)
-        holder[key] = other[there]
+        holder[key] = other
     elif kind == "rename" and isinstance(holder, dict):
-        holder[draw.choice([str(name) for _, name in slots])] = holder.pop(key)
+        holder[str(draw.choice(names))] = holder.pop(key)
     elif kind == "twice" and isinstance(holder, list):
         holder.insert(draw.randrange(len(holder) + 1), holder[key])
     elif kind == "near" and isinstance(holder[key], (int, float)):
@@ -55,10 +64,6 @@ def _changed_json(data: bytes, draw: random.Random) -> bytes | None:
         holder[key] = draw.choice((holder[key] * 2, holder[key][:-1], holder[key].upper(), holder[key] + "-1"))
     else:
         holder[key] = draw.choice(VALUES)
-    try:
-        return json.dumps(root).encode()
-    except (ValueError, RecursionError):  # an object that was put into itself
-        return None
 
 
 def _slots(value: Any, depth: int = 0) -> list[tuple[Any, Any]]:
@@ -78,7 +83,7 @@ def _changed_bytes(data: bytes, draw: random.Random) -> bytes:
     if kind == "number":
         number = draw.choice((0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF))
         width = draw.choice((1, 2, 4))
-        written = (number & (256**width - 1)).to_bytes(width, draw.choice(("little", "big")))
+        written = (number & ((1 << 8 * width) - 1)).to_bytes(width, "little" if draw.random() < 0.5 else "big")
         return data[:place] + written + data[place + width :]
     if kind == "cut":
         return data[:place]

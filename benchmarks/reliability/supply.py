@@ -85,7 +85,7 @@ ADVISORIES: tuple[tuple[str, str, str], ...] = (
     ("CVE-2024-37891", "urllib3", "2.2.2"),
     ("CVE-2024-34069", "werkzeug", "3.0.3"),
 )
-"""Identity, package, and the first version without the hole. Those that are known here for certain: the list is not complete."""
+"""Identity, package, and the first version without the hole. Those that are certain here: the list is not complete."""
 
 
 @dataclass
@@ -131,12 +131,11 @@ def read_project(root: Path) -> Project:
 def licence_of(distribution: Distribution) -> str:
     """The licence as SPDX writes it, from the metadata; empty where that holds none."""
     metadata = distribution.metadata
-    told = metadata.get("License-Expression")
+    told, text = (str((metadata.get_all(name) or [""])[0]).strip() for name in ("License-Expression", "License"))
     if told:
-        return str(told)
-    classified = [text.split(" :: ")[-1] for text in metadata.get_all("Classifier", []) if text.startswith("License ::")]
+        return told
+    classified = [text.split(" :: ")[-1] for text in metadata.get_all("Classifier") or () if text.startswith("License ::")]
     known = [SPELLINGS[text.lower()] for text in classified if text.lower() in SPELLINGS]
-    text = (metadata.get("License") or "").strip()
     if "\n" in text or len(text) > 80:  # the whole text of the licence
         text = ""
     if not text or (known and text.lower() not in SPELLINGS and " OR " not in text):
@@ -209,6 +208,11 @@ def problems(project: Project, installed: Mapping[str, Distribution], licences: 
     for name in project.pins.keys() - named - direct:  # what some platform alone needs is named all the same
         yield f"{name} is pinned in constraints.txt, but nothing names it"
     yield from _stale(licences, table_of(own))
+    yield from _unsafe(project, needed)
+
+
+def _unsafe(project: Project, needed: Mapping[str, Needed]) -> Iterator[str]:
+    """Requirements without a lower bound, and known holes of what is admitted, pinned or installed."""
     for extra, requirements in (*project.requirements.items(), ("build", project.build)):
         for requirement in requirements:
             least = lower_bound(requirement)
@@ -260,14 +264,14 @@ def page(needed: Mapping[str, Needed]) -> str:
     lines = [
         "# Licences of what Offramp needs",
         "",
-        "Written by `benchmarks/reliability/supply.py --write`, from the packages' own metadata; `make lint` checks it. Offramp",
-        "itself is under Apache-2.0. What torch's builds for NVIDIA's GPUs bring in addition is under NVIDIA's own terms.",
+        "Written by `benchmarks/reliability/supply.py --write`, from the packages' own metadata; `make lint` checks it.",
+        "Offramp itself is under Apache-2.0. What torch's builds for NVIDIA's GPUs bring beside is under NVIDIA's own terms.",
         "",
         f"All are permissive but for {len(weak)} of weak copyleft, whose own changed sources must be published:",
         f"{', '.join(weak)}.",
         "",
-        "The metadata is of the Python packages; a wheel may carry libraries under other terms, which hold for whoever passes it",
-        "on. av's carries FFmpeg (by its own word LGPL version 3 or later), libx264 and libx265 (GPL version 2 or later).",
+        "The metadata is of the Python packages; a wheel may carry libraries under other terms, which hold for whoever passes",
+        "it on. av's carries FFmpeg (by its own word LGPL version 3 or later), libx264 and libx265 (GPL version 2 or later).",
         "",
         "| package | version | licence | needed by | on a device |",
         "|---|---|---|---|---|",
@@ -286,16 +290,23 @@ def main() -> None:
     installed: dict[str, Distribution] = {}
     for one in distributions():
         installed.setdefault(canonical(one.metadata["Name"]), one)
-    needed = {name: one for name, one in walk(project, installed)[0].items() if not name.startswith(OF_CUDA) and name not in TOOLS}
+    needed = {
+        name: one for name, one in walk(project, installed)[0].items() if not name.startswith(OF_CUDA) and name not in TOOLS
+    }
     if options.write:
         (ROOT / LICENCES).write_text(page(needed), encoding="utf-8")
     written = (ROOT / LICENCES).read_text(encoding="utf-8") if (ROOT / LICENCES).exists() else ""
     found = list(dict.fromkeys(problems(project, installed, written)))
     for line in found:
         print(f"supply: {line}", file=sys.stderr)
-    weak = sum(is_weak_copyleft(one.licence) for one in needed.values())
-    device = sum(DEVICE in one.extras for one in needed.values())
-    print(f"{len(needed)} packages ({device} on a device), {weak} of weak copyleft, {len(ADVISORIES)} advisories, {len(found)} problems")
+    counts = {
+        "packages": len(needed),
+        "on a device": sum(DEVICE in one.extras for one in needed.values()),
+        "of weak copyleft": sum(is_weak_copyleft(one.licence) for one in needed.values()),
+        "advisories": len(ADVISORIES),
+        "problems": len(found),
+    }
+    print(", ".join(f"{name}: {count}" for name, count in counts.items()))
     sys.exit(1 if found else 0)
 
 

@@ -322,7 +322,10 @@ class _Job:
 
     def require_finite(self, folder: Path, manifest: Manifest) -> None:
         """Refuse graphs that give NaN or infinity on probe images or on `val`, or would in the precision that they are for."""
-        images = [*probe_images(manifest.size), *(fit(image, manifest.size)[None] for image in _spread(self.val, PROBED_IMAGES))]
+        images = [
+            *probe_images(manifest.size),
+            *(fit(image, manifest.size)[None] for image in _spread(self.val, PROBED_IMAGES)),
+        ]
         fp16 = self.precision == "fp16"
         do = "fp16 holds numbers up to 65504; take bf16, which has as few bytes" if fp16 else "keep the package in fp32"
         largest = LARGEST_FP16 if fp16 else LARGEST_FP32

@@ -119,7 +119,9 @@ def test_a_graph_that_gives_what_is_not_finite_is_refused(trained_run, tmp_path,
         return model
 
     monkeypatch.setattr("offramp.export.package.to_onnx", spoilt)
-    told = r"head-\d\.onnx is not fit for use: its node \S+ \(Conv\) of the layer \S+classify gives .*its weights are not finite"
+    told = (
+        r"head-\d\.onnx is not fit for use: its node \S+ \(Conv\) of the layer \S+classify gives .*its weights are not finite"
+    )
     with pytest.raises(InputError, match=told):
         export(trained_run, tmp_path / "package")
     assert not list(tmp_path.iterdir())

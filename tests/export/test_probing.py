@@ -10,9 +10,11 @@ from offramp.errors import InputError
 from offramp.export.probing import LARGEST_FP16, first_beyond, probe_images, require_finite_graphs
 
 
-def graph_of(factors, image=False):
+def graph_of(factors):
     """A graph that multiplies by one number after another."""
-    weights = [numpy_helper.from_array(np.array([factor], np.float32), f"network.layer{i}.weight") for i, factor in enumerate(factors)]
+    weights = [
+        numpy_helper.from_array(np.array([factor], np.float32), f"network.layer{i}.weight") for i, factor in enumerate(factors)
+    ]
     nodes = [helper.make_node("Cast", ["image"], ["x0"], "begin", to=TensorProto.FLOAT)]
     for index, weight in enumerate(weights):
         nodes.append(helper.make_node("Mul", [f"x{index}", weight.name], [f"x{index + 1}"], f"times {index}"))
@@ -53,7 +55,10 @@ def test_a_weight_that_is_not_finite(white):
     assert found.node == "times 1"
     assert np.isnan(found.magnitude)
     assert not found.weights_are_finite
-    assert str(found) == "its node times 1 (Mul) of the layer layer1 gives nan from inputs of at most 510; its weights are not finite"
+    assert (
+        str(found)
+        == "its node times 1 (Mul) of the layer layer1 gives nan from inputs of at most 510; its weights are not finite"
+    )
 
 
 def test_one_nan_among_many_numbers_is_found():

@@ -233,7 +233,7 @@ def test_scores_that_are_not_finite_are_an_error_and_not_class_0(engine, package
     network = StagedNetwork(spoilt(package, tmp_path, "head-1.onnx", change), engine)
     exits = network.iter_exits(image)
     next(exits).labels()
-    told = rf"the exit {re.escape(network.exits[1])} gives NaN or infinite class scores for this image, computed in fp32 by {engine.name}"
+    told = rf"{re.escape(network.exits[1])} gives NaN or infinite class scores for this image, .* fp32 by {engine.name}"
     with pytest.raises(InputError, match=told):
         next(exits)
 
@@ -249,9 +249,11 @@ def test_a_graph_that_takes_or_gives_other_tensors_is_refused(engine, package, t
             return {field: renamed(inner) for field, inner in value.items()}
         return [renamed(inner) for inner in value] if isinstance(value, list) else "stranger" if value == name else value
 
-    fields = {field: renamed(raw[field]) if field in ("stages", "heads", "labels") else value for field, value in raw.items()}
+    fields = {field: renamed(value) if field in ("stages", "heads", "labels") else value for field, value in raw.items()}
     (copy / MANIFEST).write_text(json.dumps(fields))
-    with pytest.raises(InputError, match=rf"and the manifest do not agree on the tensor .{name}|.stranger.*; export the package"):
+    with pytest.raises(
+        InputError, match=rf"and the manifest do not agree on the tensor .{name}|.stranger.*; export the package"
+    ):
         StagedNetwork(copy, engine)
 
 

@@ -221,8 +221,8 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(st
         asked.append(step)
         return run.network(batch[0] / 255).pow(2).mean() * (broken if step == 2 else 1.0)
 
-    where = r"in first, epoch 2, step 1 of 2, at the learning rate 0\.\d+: every layer gives finite values, but the gradient of"
-    with pytest.raises(InputError, match=rf"the loss became {broken} {where} .*--resume with a lower --learning-rate, or begin"):
+    where = r"in first, epoch 2, step 1 of 2, at the learning rate 0\.\d+: every layer gives finite values, but the gradient"
+    with pytest.raises(InputError, match=rf"the loss became {broken} {where} .*--resume with a lower --learning-rate"):
         run_phases(run, [phase(run, "first", 3, loss=loss)], crops)
     assert asked == [0, 1, 2], "the step after it is not taken"
     assert all_finite(run.network.state_dict()), "the step itself is not taken"
@@ -244,7 +244,7 @@ def test_a_gradient_that_is_no_number_stops_the_run(start, crops):
         # The square root's slope at 0 is infinite, and infinity times 0 is NaN; the loss itself is fine.
         return scores.pow(2).mean() + ((scores * 0).pow(2).sum().sqrt() if step == 3 else 0)
 
-    with pytest.raises(InputError, match=r"the gradient became infinite or NaN in p, epoch 2, step 2 .*the gradient of 1\.bias"):
+    with pytest.raises(InputError, match=r"the gradient became infinite or NaN in p, epoch 2, step 2 .*gradient of 1\.bias"):
         run_phases(run, [phase(run, "p", 3, loss=loss)], crops)
     assert all_finite(run.network.state_dict())
 
@@ -276,7 +276,7 @@ def test_statistics_that_ran_away_unseen_by_the_loss_are_not_saved(start, crops)
             run.network[1].running_var.fill_(float("inf"))  # training itself goes by each batch's own statistics
         return run.network(batch[0] / 255).pow(2).mean()
 
-    told = r"the tensors of the state . epochs .* hold NaN or infinity in network/1\.running_var \(and 0 more\); the last saved state"
+    told = r"the state . epochs .* hold NaN or infinity in network/1\.running_var \(and 0 more\); the last"
     with pytest.raises(InputError, match=told):
         run_phases(run, [phase(run, "p", 3, loss=loss)], crops)
     again = start(small())

@@ -63,6 +63,6 @@ def test_processes_count_together(trained_run, scenes, monkeypatch):
 def test_scores_that_are_not_finite_are_an_error_and_not_class_0(trained_run, scenes):
     network, _ = load_network(trained_run)
     network.final_head.classify.bias.data[1] = float("inf")
-    told = r"the exit final gives class scores that are not finite on .*val, image .*: the layer final_head\.classify gives infinity"
+    told = r"the exit final gives class scores that are not finite on .*val, image .* layer final_head\.classify gives infinity"
     with pytest.raises(InputError, match=told):
         validator(network, open_split(scenes, "val"))(network.spec.exit_names)

@@ -10,7 +10,6 @@ from pydantic import Field, model_validator
 from offramp.artifacts.base import Artifact, Provenance
 from offramp.specs import EngineName, Precision, Spec
 
-
 Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
 """A time: of no step more than eleven days, which sums and ratios of many are still finite with."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -128,7 +129,7 @@ def _require_finite(multi: MultiExitNetwork, images: Sequence[npt.NDArray[np.uin
     """Refuse a network of which a layer gives NaN or infinity; the exported graphs know layers by their weights alone."""
     for image in images:
         pixels = torch.from_numpy(image).permute(0, 3, 1, 2).float()
-        culprit = find_culprit(multi, lambda pixels=pixels: multi(pixels))
+        culprit = find_culprit(multi, partial(multi, pixels))
         if culprit is not None:
             raise InputError(f"the network of {run} is not fit for use: {culprit}; train again with a lower learning rate")
 

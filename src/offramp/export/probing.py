@@ -106,8 +106,10 @@ def first_beyond(model: onnx.ModelProto, given: Mapping[str, Array], largest: fl
     numbers = _session(watched.SerializeToString()).run(
         [f"watched/{what}/{name}" for name in made for what in ("most", "sum")], dict(given)
     )
-    magnitude = {name: float(most) if math.isfinite(total) else float(total) for name, most, total in
-                 zip(made, numbers[::2], numbers[1::2], strict=True)}
+    magnitude = {
+        name: float(most) if math.isfinite(total) else float(total)
+        for name, most, total in zip(made, numbers[::2], numbers[1::2], strict=True)
+    }
     magnitude |= {name: float(np.abs(array.astype(np.float64)).max(initial=0.0)) for name, array in given.items()}
     weights = {tensor.name: tensor for tensor in model.graph.initializer}
     for node in model.graph.node:

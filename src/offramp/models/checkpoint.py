@@ -62,7 +62,7 @@ def load_network_file(run: Path) -> NetworkFile:
         raise InputError(f"damaged {path}: {explain(error)}; train again") from error
 
 
-def save_weights(network: MultiExitNetwork, path: Path) -> None:
+def save_weights(network: nn.Module, path: Path) -> None:
     """Write the state dict, whole or not at all. Raises InputError if it holds NaN or infinity."""
     save_tensors(plain_tensors(network), path)
 

@@ -40,7 +40,7 @@ SAVE_EVERY_S = 600.0
 SAVE_SHARE = 0.05
 """At most this share of the time goes into writing the state after epochs."""
 
-SLOWER = "the last saved state is from before: go on from it by --resume with a lower --learning-rate, or begin again in another --out"
+SLOWER = "the last saved state is from before: go on by --resume with a lower --learning-rate, or begin again in another --out"
 """What to do where training ran away."""
 
 WORKERS = 4

@@ -103,8 +103,8 @@ def train(
     """Train a multi-exit network on DATA's `train` split, watching its `val` split, and leave it in the folder `run`.
 
     With `resume` and a run in that folder, it goes on as it was begun; a finished one is left as it is. Without a run there,
-    it begins. A network of the user's own code must be named again to go on. A learning rate lower than it was begun with may be
-    given, and is then the run's. Started by torchrun, the processes share the work; `run` is then a folder that all of them see.
+    it begins. A network of the user's own code must be named again to go on. A learning rate lower than the run's may be
+    given, and is the run's then. Started by torchrun, the processes share the work; `run` is a folder that all of them see.
 
     Args:
         data: the dataset.

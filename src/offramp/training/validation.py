@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -68,10 +69,8 @@ def mious(
             broken = [name for name, scores in answers.items() if not are_finite(scores)]
             if broken:
                 where = f"{split.root}/{split.name}, image {split.samples[index].name}"
-                culprit = find_culprit(network, lambda image=image: network(image, exits))
-                raise InputError(
-                    f"the exit {broken[0]} gives class scores that are not finite on {where}: {culprit}; {SLOWER}"
-                )
+                culprit = find_culprit(network, partial(network, image, exits))
+                raise InputError(f"the exit {broken[0]} gives class scores that are not finite on {where}: {culprit}; {SLOWER}")
             for place, name in enumerate(exits):
                 counts[place] += np.stack(count_pixels(_answer(network, answers[name], labels), labels, classes))
     total = world.sum(torch.from_numpy(counts)).cpu().numpy()
