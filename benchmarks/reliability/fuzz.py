@@ -4,8 +4,8 @@
 
 A finding is an exception that is not InputError, more than 5 s for one input, or more than 2 GB of memory. Each is kept as a
 file in DIR/findings; with `all` the doors take turns. DIR keeps what was learnt, so that the next call goes on from there, and
-a line for every turn in DIR/turns.jsonl, which the summary is made of: `--hours 0` writes it anew and tries all findings again. A
-signal to end (kill PID) ends the present turn and writes it, too. Takes atheris (pip install 'offramp[fuzz]').
+a line for every turn in DIR/turns.jsonl, which the summary is made of: `--hours 0` writes it anew and tries all findings again.
+A signal to end (kill PID) ends the present turn and writes it, too. Takes atheris (pip install 'offramp[fuzz]').
 """
 
 from __future__ import annotations
