@@ -4,7 +4,7 @@ VENV ?= .venv
 OUT ?= out/demo
 BIN = $(VENV)/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint audit bench clean
 
 demo: $(VENV)/.installed
 	$(BIN)/offramp demo --out $(OUT)
@@ -16,6 +16,13 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python benchmarks/reliability/supply.py
+
+# Asks a database of known holes, which takes the network; in an environment of its own, for it brings much.
+audit:
+	$(PYTHON) -m venv $(VENV)-audit
+	$(VENV)-audit/bin/python -m pip install -q --disable-pip-version-check pip-audit
+	$(VENV)-audit/bin/pip-audit --no-deps --disable-pip -r constraints.txt
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/stages.py
@@ -29,4 +36,4 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) out build
+	rm -rf $(VENV) $(VENV)-audit out build

@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,7 @@ from offramp.artifacts import (
     Records,
     RecordsInfo,
     RunLog,
+    SweptPackage,
     Tally,
     load_json,
     load_manifest,
@@ -350,6 +352,37 @@ def test_a_tallys_figures_are_those_of_all_frames():
     assert Tally().summary().latency_ms is None
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"exit_stages": (0, 3)}, "after an existing stage"),
+        ({"exit_stages": (2, 0)}, "order of depth"),
+        ({"exit_stages": (-1, 0)}, "order of depth"),
+        ({"exits": (), "exit_stages": (), "heads": {}, "labels": {}}, "exits"),
+    ],
+)
+def test_a_profiles_exits_come_behind_its_stages(change, reason):
+    with pytest.raises(ValidationError, match=reason):
+        profile(**change)
+
+
+@pytest.mark.parametrize("time", [-1.0, 1e10, float("nan"), float("inf")])
+def test_times_are_times(time):
+    with pytest.raises(ValidationError, match="times_ms"):
+        Measurement(times_ms=(1.0, time))
+
+
+@pytest.mark.parametrize(
+    "change", [{"miou": {}}, {"miou": {"test": {"final": 0.5}}}, {"miou": {"val": {}}}, {"latency_ms": {}}, {"records": {}}]
+)
+def test_a_swept_package_has_figures_of_its_exits(change):
+    values = {"name": "32x16", "size": (32, 16), "package": "p", "package_id": "p" * 64, "profile": "p"}
+    sound = {"records": {"val": "r"}, "miou": {"val": {"final": 0.5}}, "latency_ms": {"final": 1.0}}
+    assert SweptPackage(**values, **sound).best_exit == "final"
+    with pytest.raises(ValidationError, match=r"miou must give|a package needs"):
+        SweptPackage(**values, **{**sound, **change})
+
+
 def test_a_run_log_knows_deadlines_and_shares():
     log = run_log()
     assert [frame.met for frame in log.frames] == [False, True, None, None]
@@ -435,6 +468,11 @@ def test_a_linked_graph_is_refused_whatever_it_holds(folder, place):
         (lambda raw: raw.update(size=[15, 16]), "size.0"),
         (lambda raw: raw.update(sise=[16, 16]), "sise: Extra"),
         (lambda raw: raw["stages"][0].update(macs=-1), "stages.0.macs"),
+        (lambda raw: raw["stages"][0].update(inputs=[]), "first stage must take the image alone"),
+        (lambda raw: raw["stages"][1].update(inputs=["stranger"]), "nothing makes the tensor stranger .* at stage 1"),
+        (lambda raw: raw["heads"][0].update(inputs=["stranger"]), "nothing makes the tensor stranger .* at stage 0"),
+        (lambda raw: raw["heads"][0].update(outputs=["scores", "confidence"]), "class scores alone, or with confidence"),
+        (lambda raw: raw["labels"][0].update(inputs=[]), "labels must take class scores and give a label map"),
     ],
 )
 def test_a_manifest_whose_parts_do_not_fit_is_refused(folder, edit, reason):
@@ -495,6 +533,16 @@ def test_a_damaged_description_is_refused(saved, change, reason):
     info = json.dumps({**records().info.model_dump(mode="json"), **change})
     with pytest.raises(InputError, match=f"damaged records .*{reason}"):
         load_records(rewritten(saved, info=np.frombuffer(info.encode(), np.uint8)))
+
+
+def test_a_member_that_is_no_array_is_refused(saved):
+    with zipfile.ZipFile(saved) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(saved, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, b"bytes" if name.startswith("sure") else content)
+    with pytest.raises(InputError, match=r"damaged records .*sure is .*wanted int64"):
+        load_records(saved)
 
 
 def test_what_is_no_records_file_is_refused(tmp_path):

@@ -9,6 +9,7 @@ from offramp.artifacts import MANIFEST, load_manifest
 from offramp.cli import main
 from offramp.errors import InputError
 from offramp.evaluation import evaluate
+from offramp.files import sha256_of
 from offramp.lowering import lower
 from offramp.metrics import miou
 from offramp.runtime.engines import StagedNetwork, open_engine
@@ -127,6 +128,25 @@ def test_16_bits_halve_the_weights(decided_package, scenes, tmp_path, precision)
     for engine in ("onnxruntime", "openvino"):
         ours, theirs = answers(tmp_path / "package", image, engine), answers(decided_package, image, engine)
         assert all((ours[name] == theirs[name]).mean() > 0.97 for name in manifest.exits)
+
+
+def test_what_fp16_cannot_hold_is_refused_with_the_layers_name(decided_package, scenes, tmp_path):
+    package = shutil.copytree(decided_package, tmp_path / "package")
+    raw = json.loads((package / MANIFEST).read_text())
+    path = package / raw["stages"][1]["file"]
+    model = onnx.load(path)
+    first = next(node for node in model.graph.node if node.op_type == "Conv")
+    for tensor in model.graph.initializer:
+        if tensor.name in first.input:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * 1e7, tensor.name))
+    onnx.save(model, path)
+    raw["stages"][1]["sha256"] = sha256_of(path)
+    (package / MANIFEST).write_text(json.dumps(raw))
+    told = rf"stage-1\.onnx is not fit for use: its node {first.name} \(Conv\) .*65504; take bf16"
+    with pytest.raises(InputError, match=told):
+        lower(package, tmp_path / "half", "fp16", scenes)
+    assert not (tmp_path / "half").exists()
+    lower(package, tmp_path / "half", "bf16", scenes)
 
 
 def test_a_cascade_says_that_a_part_of_it_is_in_int8(decided_package, package8, tmp_path):

@@ -31,6 +31,7 @@ from offramp.artifacts import (
 from offramp.data.folder import Split, open_split
 from offramp.errors import InputError
 from offramp.evaluation import evaluate, require_same_classes
+from offramp.export.probing import LARGEST_FP16, LARGEST_FP32, probe_images, require_finite_graphs
 from offramp.export.quantisation import Ranged, find_ranges, in_16_bits
 from offramp.export.stages import parameter_bytes
 from offramp.files import check_replaceable, new_folder, scratch_folder
@@ -46,6 +47,7 @@ Tensors = dict[str, Array]
 CALIBRATION_IMAGES = 32
 MEASURED_IMAGES = 100
 DAMAGE_IMAGES = 4
+PROBED_IMAGES = 4
 MAX_DROP_PP = 0.5
 
 
@@ -77,8 +79,8 @@ def lower(
         progress: told of each graph, layer and image.
 
     Raises:
-        InputError: bad package or data, a package that is not of fp32, that was merged or trimmed already, bad numbers, or an
-            exit that it does not have.
+        InputError: bad package or data, a package that is not of fp32, that was merged or trimmed already, bad numbers, an
+            exit that it does not have, or a layer whose numbers are too large for the precision.
 
     """
     if out.resolve() == package.resolve():
@@ -103,6 +105,7 @@ def lower(
         lowered = job.manifest_of(lowering)
         with new_folder(out, marker=MANIFEST) as folder:
             job.write(folder, lowered)
+            job.require_finite(folder, lowered)
     return lowered
 
 
@@ -315,6 +318,17 @@ class _Job:
                 ),
             }
         )
+
+    def require_finite(self, folder: Path, manifest: Manifest) -> None:
+        """Refuse graphs that give NaN or infinity on probe images or on `val`, or would in the precision that they are for."""
+        images = [
+            *probe_images(manifest.size),
+            *(fit(image, manifest.size)[None] for image in _spread(self.val, PROBED_IMAGES)),
+        ]
+        fp16 = self.precision == "fp16"
+        do = "fp16 holds numbers up to 65504; take bf16, which has as few bytes" if fp16 else "keep the package in fp32"
+        largest = LARGEST_FP16 if fp16 else LARGEST_FP32
+        require_finite_graphs(folder, manifest.stages, manifest.heads, images, largest=largest, do=do)
 
     def write(self, folder: Path, manifest: Manifest) -> None:
         """Write the package's files."""

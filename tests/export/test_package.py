@@ -4,12 +4,15 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from onnx import numpy_helper
+from safetensors.torch import load_file, save_file
 from torch.utils.flop_counter import FlopCounterMode
 
 from offramp.artifacts import load_manifest
 from offramp.errors import InputError
+from offramp.export.graph import to_onnx
 from offramp.export.package import export
-from offramp.models.checkpoint import load_network
+from offramp.models.checkpoint import WEIGHTS, load_network
 from offramp.models.confidence import pixel_confidence
 from offramp.models.feature_maps import upsample
 
@@ -93,3 +96,32 @@ def test_somebody_elses_folder_is_left_alone(trained_run, tmp_path):
     with pytest.raises(InputError, match="will not replace"):
         export(trained_run, tmp_path / "thesis")
     assert (tmp_path / "thesis" / "chapter.txt").read_text() == "years"
+
+
+def test_a_network_that_gives_what_is_not_finite_is_refused(trained_run, tmp_path):
+    run = shutil.copytree(trained_run, tmp_path / "run")
+    tensors = load_file(run / WEIGHTS)
+    tensors["backbone.blocks.1.0.bn1.weight"][:] = 3e38
+    tensors["backbone.blocks.1.0.bn1.running_var"][:] = 1e-6
+    save_file(tensors, run / WEIGHTS)
+    told = r"not fit for use: the layer backbone\.blocks\.1\.0\.bn1\S* gives (infinity|NaN) from a finite input; its weights"
+    with pytest.raises(InputError, match=told):
+        export(run, tmp_path / "package")
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_a_graph_that_gives_what_is_not_finite_is_refused(trained_run, tmp_path, monkeypatch):
+    # Whatever makes the graph differ from the network: it is judged by itself.
+    def spoilt(*arguments):
+        model = to_onnx(*arguments)
+        tensor = next(one for one in model.graph.initializer if one.name.endswith("classify.weight"))
+        tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * np.float32("inf"), tensor.name))
+        return model
+
+    monkeypatch.setattr("offramp.export.package.to_onnx", spoilt)
+    told = (
+        r"head-\d\.onnx is not fit for use: its node \S+ \(Conv\) of the layer \S+classify gives .*its weights are not finite"
+    )
+    with pytest.raises(InputError, match=told):
+        export(trained_run, tmp_path / "package")
+    assert not list(tmp_path.iterdir())

@@ -188,6 +188,13 @@ def test_timm_weights_are_read(name, tmp_path, caplog):
     assert (logger.level, logger.filters) == (logging.NOTSET, [])
 
 
+@pytest.mark.parametrize("source", ["test_resnet", "torchvision:lraspp_mobilenet_v3_large"])
+def test_weights_that_are_not_finite_are_refused(source, tmp_path):
+    save_file({"fc.bias": torch.tensor([0.0, float("inf")]), "bn1.bias": torch.ones(2)}, tmp_path / "w.safetensors")
+    with pytest.raises(InputError, match=r"the weights .*w\.safetensors hold NaN or infinity in fc\.bias \(and 0 more\); give"):
+        build(source, CLASSES, weights=tmp_path / "w.safetensors")
+
+
 @pytest.mark.parametrize("name", SMALL)
 def test_timm_weights_of_another_network_are_refused(name, tmp_path):
     path = tmp_path / "other.safetensors"

@@ -1,14 +1,19 @@
 """One contract for every engine: answers, laziness, refusals."""
 
+import json
 import re
+import shutil
 from importlib.metadata import PackageNotFoundError
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
 
+from offramp.artifacts import MANIFEST
 from offramp.errors import InputError
+from offramp.files import sha256_of
 from offramp.models.checkpoint import load_network
 from offramp.runtime.engines import ENGINES, PROVIDERS, StagedNetwork, engine_version, open_engine
 from offramp.specs import FINAL
@@ -198,3 +203,65 @@ def test_the_version_is_that_of_the_package_that_is_installed(monkeypatch):
     monkeypatch.setattr("offramp.runtime.engines.version", version)
     assert engine_version("onnxruntime-cuda") == "unknown"
     assert asked == ["onnxruntime-gpu", "onnxruntime"]
+
+
+# ------------------------------------------------------------------------------------------- what is not finite, or not fitting
+
+
+def spoilt(package, folder, file, change):
+    """A copy of the package with another graph in one place, and its hash set right."""
+    copy = shutil.copytree(package, folder / "spoilt")
+    model = onnx.load(copy / file)
+    change(model.graph)
+    onnx.save(model, copy / file)
+    raw = json.loads((copy / MANIFEST).read_text())
+    for entry in (*raw["stages"], *raw["heads"], *raw["labels"]):
+        entry["sha256"] = sha256_of(copy / entry["file"])
+    (copy / MANIFEST).write_text(json.dumps(raw))
+    return copy
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("of_class", [1, None])
+def test_scores_that_are_not_finite_are_an_error_and_not_class_0(engine, package, image, tmp_path, value, of_class):
+    def change(graph):
+        bias = next(tensor for tensor in graph.initializer if tensor.name.endswith("classify.bias"))
+        values = onnx.numpy_helper.to_array(bias).copy()
+        values[of_class] = value
+        bias.CopyFrom(onnx.numpy_helper.from_array(values, bias.name))
+
+    network = StagedNetwork(spoilt(package, tmp_path, "head-1.onnx", change), engine)
+    exits = network.iter_exits(image)
+    next(exits).labels()
+    told = rf"{re.escape(network.exits[1])} gives NaN or infinite class scores for this image, .* fp32 by {engine.name}"
+    with pytest.raises(InputError, match=told):
+        next(exits)
+
+
+@pytest.mark.parametrize(("part", "key", "index"), [("stages", "outputs", 0), ("heads", "outputs", 2), ("labels", "inputs", 0)])
+def test_a_graph_that_takes_or_gives_other_tensors_is_refused(engine, package, tmp_path, part, key, index):
+    copy = shutil.copytree(package, tmp_path / "package")
+    raw = json.loads((copy / MANIFEST).read_text())
+    name = raw[part][0][key][index]
+
+    def renamed(value):
+        if isinstance(value, dict):
+            return {field: renamed(inner) for field, inner in value.items()}
+        return [renamed(inner) for inner in value] if isinstance(value, list) else "stranger" if value == name else value
+
+    fields = {field: renamed(value) if field in ("stages", "heads", "labels") else value for field, value in raw.items()}
+    (copy / MANIFEST).write_text(json.dumps(fields))
+    with pytest.raises(
+        InputError, match=rf"and the manifest do not agree on the tensor .{name}|.stranger.*; export the package"
+    ):
+        StagedNetwork(copy, engine)
+
+
+def test_a_graph_that_cannot_run_on_what_it_is_given_is_refused(engine, package, tmp_path):
+    copy = shutil.copytree(package, tmp_path / "package")
+    raw = json.loads((copy / MANIFEST).read_text())
+    raw["size"] = [32, 32]
+    (copy / MANIFEST).write_text(json.dumps(raw))
+    network = StagedNetwork(copy, engine)
+    with pytest.raises(InputError, match=rf"{engine.name} cannot run .*stage-0\.onnx: "):
+        next(network.iter_exits(np.zeros((32, 32, 3), np.uint8)))

@@ -215,16 +215,74 @@ def test_what_a_phase_ends_with_is_what_the_next_begins_with(start, crops):
 @pytest.mark.parametrize("broken", [float("nan"), float("inf")])
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_good_state(start, crops, broken):
     run = start()
+    asked = []
 
     def loss(batch, step):
-        return run.network(batch[0] / 255).pow(2).mean() * (broken if step == 3 else 1.0)
+        asked.append(step)
+        return run.network(batch[0] / 255).pow(2).mean() * (broken if step == 2 else 1.0)
 
-    with pytest.raises(InputError, match=rf"the loss became {broken} in first, epoch 2; begin again in another --out"):
+    where = r"in first, epoch 2, step 1 of 2, at the learning rate 0\.\d+: every layer gives finite values, but the gradient"
+    with pytest.raises(InputError, match=rf"the loss became {broken} {where} .*--resume with a lower --learning-rate"):
         run_phases(run, [phase(run, "first", 3, loss=loss)], crops)
+    assert asked == [0, 1, 2], "the step after it is not taken"
+    assert all_finite(run.network.state_dict()), "the step itself is not taken"
     again = start(small())
     load_state(again)
     assert again.epoch == 1
-    assert all(torch.isfinite(tensor.float()).all() for tensor in again.network.state_dict().values())
+    assert all_finite(again.network.state_dict())
+
+
+def all_finite(tensors):
+    return all(torch.isfinite(tensor.float()).all() for tensor in tensors.values())
+
+
+def test_a_gradient_that_is_no_number_stops_the_run(start, crops):
+    run = start()
+
+    def loss(batch, step):
+        scores = run.network(batch[0] / 255)
+        # The square root's slope at 0 is infinite, and infinity times 0 is NaN; the loss itself is fine.
+        return scores.pow(2).mean() + ((scores * 0).pow(2).sum().sqrt() if step == 3 else 0)
+
+    with pytest.raises(InputError, match=r"the gradient became infinite or NaN in p, epoch 2, step 2 .*gradient of 1\.bias"):
+        run_phases(run, [phase(run, "p", 3, loss=loss)], crops)
+    assert all_finite(run.network.state_dict())
+
+
+def test_the_layer_that_ran_away_is_named(start, crops):
+    run = start(averaging=0.5)
+
+    def loss(batch, step):
+        if step == 3:
+            with torch.no_grad():
+                run.network[1].weight.fill_(3e38)
+        return run.network(batch[0]).pow(2).mean()
+
+    told = r"the layer 1 gives infinity from a finite input; its weights are finite; the last saved state is from before"
+    with pytest.raises(InputError, match=told):
+        run_phases(run, [phase(run, "p", 3, loss=loss)], crops)
+    again = start(small(), averaging=0.5)
+    load_state(again)
+    assert (again.epoch, again.average_steps) == (1, 2)
+    assert all_finite(again.network.state_dict())
+    assert all_finite(again.average)
+
+
+def test_statistics_that_ran_away_unseen_by_the_loss_are_not_saved(start, crops):
+    run = start()
+
+    def loss(batch, step):
+        if step == 3:
+            run.network[1].running_var.fill_(float("inf"))  # training itself goes by each batch's own statistics
+        return run.network(batch[0] / 255).pow(2).mean()
+
+    told = r"the state . epochs .* hold NaN or infinity in network/1\.running_var \(and 0 more\); the last"
+    with pytest.raises(InputError, match=told):
+        run_phases(run, [phase(run, "p", 3, loss=loss)], crops)
+    again = start(small())
+    load_state(again)
+    assert again.epoch == 1
+    assert all_finite(again.network.state_dict())
 
 
 # ----------------------------------------------------------------------------------------------------------------- batches

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -121,8 +122,40 @@ def test_the_best_weights_are_kept(start):
     load_best(run)
     assert torch.equal(run.network[0].weight, kept["0.weight"])
     (run.folder / BEST).write_bytes(b"none")
-    with pytest.raises(InputError, match=rf"cannot read .*{BEST}"):
+    with pytest.raises(InputError, match=rf"the weights .*{BEST} do not fit"):
         load_best(run)
+
+
+@pytest.mark.parametrize("part", ["network", "optimiser", "average"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_neither_saved_nor_gone_on_from(start, part, value):
+    run = start()
+    run.optimiser = {"0/exp_avg": torch.ones(2)}
+    run.average = {name: tensor.clone() for name, tensor in run.network.state_dict().items()}
+    save_state(run)
+    sound = (run.folder / STATE).read_bytes()
+    spoilt = {"network": run.network[1].running_mean, "optimiser": run.optimiser["0/exp_avg"], "average": run.average["0.bias"]}
+    spoilt[part].data[1] = value
+    with pytest.raises(InputError, match=rf"hold NaN or infinity in {part}/.*the last saved state is from before"):
+        save_state(run)
+    assert (run.folder / STATE).read_bytes() == sound
+    tensors = load_file(run.folder / STATE)
+    tensors["network/0.bias"][0] = value
+    with safe_open(run.folder / STATE, framework="pt") as file:
+        place = file.metadata()
+    save_file(tensors, run.folder / STATE, metadata=place)
+    with pytest.raises(InputError, match=r"the tensors of .*last\.safetensors hold NaN or infinity in network/0\.bias"):
+        load_state(start(small()))
+
+
+def test_the_best_weights_are_finite(start):
+    run = start()
+    keep_best(run, {"miou:a": 0.5})
+    sound = (run.folder / BEST).read_bytes()
+    run.network[1].running_var[0] = float("nan")
+    with pytest.raises(InputError, match=r"weights for .*best\.safetensors hold NaN or infinity in 1\.running_var"):
+        keep_best(run, {"miou:a": 0.6})
+    assert (run.folder / BEST).read_bytes() == sound
 
 
 def test_tensorboard_reads_what_is_written(tmp_path):

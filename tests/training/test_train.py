@@ -10,14 +10,14 @@ import sys
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from offramp.data.synthetic import draw_dataset
 from offramp.errors import InputError
 from offramp.models.checkpoint import WEIGHTS, load_network, load_network_file
 from offramp.specs import FINAL, TrainingSpec
 from offramp.training.state import BEST, STATE, read_history
-from offramp.training.train import HALVING, RUN, RunFile, train
+from offramp.training.train import HALVING, RUN, RunFile, read_run, train
 
 QUICK = TrainingSpec(epochs=1, exit_epochs=0, crop=(48, 32), batch_size=4, seed=11)
 
@@ -310,6 +310,34 @@ def test_a_run_does_not_go_on_with_other_options(finished, scenes):
     with pytest.raises(InputError, match=r"begun with exits 2, not 4"):
         train(scenes, finished, resume=True, exits=4)
     assert contents(finished) == before
+
+
+def test_a_run_that_ran_away_goes_on_at_a_lower_learning_rate(scenes, tmp_path):
+    fast = {"network": "test_efficientnet", "exits": 1}
+    options = {"crop": (96, 64), "batch_size": 4, "epochs": 2, "exit_epochs": 0, "optimiser": "sgd"}
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match=r"(became|not finite) .*the (layer|gradient) .*--resume with a lower"):
+        train(scenes, run, training=TrainingSpec(learning_rate=1e6, **options), **fast)
+    with pytest.raises(InputError, match=r"begun with learning-rate 1000000\.0, not 2000000\.0"):
+        train(scenes, run, training=TrainingSpec(learning_rate=2e6, **options), resume=True, **fast)
+    train(scenes, run, training=TrainingSpec(learning_rate=1e-3, **options), resume=True, **fast)
+    load_network(run)
+    assert read_run(run).training.learning_rate == 1e-3
+    rates = [float(row["learning_rate"]) for row in read_history(run)]
+    assert rates[-1] < 1e-3
+    # A finished run stays as it was, and what was not given is not asked for.
+    train(scenes, run, training=TrainingSpec(learning_rate=1e-4, **options), resume=True, **fast)
+    train(scenes, run, training=TrainingSpec(**options), resume=True, **fast)
+    assert read_run(run).training.learning_rate == 1e-3
+
+
+def test_a_run_does_not_begin_with_weights_that_are_not_finite(scenes, finished, tmp_path):
+    tensors = load_file(finished / WEIGHTS)
+    tensors["backbone.bn1.running_var"][0] = float("nan")
+    save_file(tensors, finished / WEIGHTS)
+    with pytest.raises(InputError, match=r"hold NaN or infinity in backbone\.bn1\.running_var"):
+        train(scenes, tmp_path / "next", start=finished, network="test_efficientnet", exits=1, training=QUICK)
+    assert not (tmp_path / "next").exists()
 
 
 def test_a_folder_of_something_else_is_left_alone(scenes, tmp_path):

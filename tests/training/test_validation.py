@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from offramp.data.folder import open_split
+from offramp.errors import InputError
 from offramp.metrics import iou
 from offramp.models.checkpoint import load_network
 from offramp.specs import FINAL
@@ -57,3 +58,11 @@ def test_processes_count_together(trained_run, scenes, monkeypatch):
         mious(network, split, range(8), [FINAL], World(rank, 3))
     monkeypatch.setattr(World, "sum", lambda _self, _tensor: sum(counts[1:], counts[0]))
     assert mious(network, split, [], [FINAL], World(0, 3)) == whole
+
+
+def test_scores_that_are_not_finite_are_an_error_and_not_class_0(trained_run, scenes):
+    network, _ = load_network(trained_run)
+    network.final_head.classify.bias.data[1] = float("inf")
+    told = r"the exit final gives class scores that are not finite on .*val, image .* layer final_head\.classify gives infinity"
+    with pytest.raises(InputError, match=told):
+        validator(network, open_split(scenes, "val"))(network.spec.exit_names)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -10,11 +10,14 @@ from pydantic import Field, model_validator
 from offramp.artifacts.base import Artifact, Provenance
 from offramp.specs import EngineName, Precision, Spec
 
+Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
+"""A time: of no step more than eleven days, which sums and ratios of many are still finite with."""
+
 
 class Measurement(Spec):
     """Raw times of one step, milliseconds; statistics are derived. And what it costs otherwise, where that is known."""
 
-    times_ms: tuple[float, ...] = Field(min_length=1)
+    times_ms: tuple[Milliseconds, ...] = Field(min_length=1)
     macs: int | None = Field(default=None, ge=0)
     parameter_bytes: int | None = Field(default=None, ge=0)
     memory_bytes: int | None = Field(default=None, ge=0)
@@ -43,7 +46,7 @@ class Profile(Artifact):
     threads: int
     precision: Precision
     device: str
-    exits: tuple[str, ...]
+    exits: tuple[str, ...] = Field(min_length=1)
     exit_stages: tuple[int, ...]
     """For each exit, the index of its last stage."""
     stages: tuple[Measurement, ...]
@@ -68,6 +71,9 @@ class Profile(Artifact):
             raise ValueError("exits, stages, heads and labels differ in number")
         if set(self.exits) != set(self.heads) or set(self.exits) != set(self.labels):
             raise ValueError("heads and labels must name the exits")
+        places = list(self.exit_stages)
+        if places != sorted(places) or not 0 <= places[0] <= places[-1] < len(self.stages):
+            raise ValueError("exits must come in order of depth, each after an existing stage")
         return self
 
     def latency_ms(self, exits: tuple[str, ...]) -> float:

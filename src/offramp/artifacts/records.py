@@ -77,7 +77,7 @@ def load_records(path: Path) -> Records:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             info = RecordsInfo.model_validate_json(archive["info"].tobytes())
-            arrays = {name: archive[name] for name in ARRAYS}
+            arrays = {name: np.asarray(archive[name]) for name in ARRAYS}  # a member that is no array comes as bytes
     except OSError as error:
         raise InputError(f"cannot read the records {path}: {error.strerror or error}") from error
     except ValidationError as error:

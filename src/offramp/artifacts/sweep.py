@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from offramp.artifacts.base import Artifact, Provenance
 from offramp.specs import EngineName, Precision, Size, Spec
@@ -28,6 +28,14 @@ class SweptPackage(Spec):
     """Split -> exit -> mIoU."""
     latency_ms: dict[str, float]
     """Exit -> median latency of that exit alone."""
+
+    @model_validator(mode="after")
+    def _figures_are_there(self) -> Self:
+        if "val" not in self.records or not self.latency_ms:
+            raise ValueError("a package needs records of val and the latency of its exits")
+        if "val" not in self.miou or any(set(of_split) != set(self.latency_ms) for of_split in self.miou.values()):
+            raise ValueError("miou must give a figure on val, and on each split one for every exit that has a latency")
+        return self
 
     @property
     def best_exit(self) -> str:

@@ -196,7 +196,9 @@ def train(
     class_weights: Annotated[bool, typer.Option(help="Let rare classes weigh more.")] = True,
     hard_share: Annotated[float, typer.Option(help="Share of the pixels, the hardest, that phase 1 learns from.")] = 1.0,
     optimiser: Annotated[OptimiserName, typer.Option(help="What takes the steps.")] = "adamw",
-    learning_rate: Annotated[float, typer.Option(help="Of the heads; see --backbone-rate.")] = 1e-3,
+    learning_rate: Annotated[
+        float | None, typer.Option(help="Of the heads, 0.001 by default; with --resume a lower one; see --backbone-rate.")
+    ] = None,
     backbone_rate: Annotated[
         float, typer.Option(help="A pretrained backbone's learning rate, as a share of the heads'.")
     ] = 0.5,
@@ -244,7 +246,7 @@ def train(
         class_weights=class_weights,
         hard_share=hard_share,
         optimiser=optimiser,
-        learning_rate=learning_rate,
+        **({} if learning_rate is None else {"learning_rate": learning_rate}),
         backbone_rate=backbone_rate,
         weight_decay=weight_decay,
         schedule=schedule,

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
+import numpy as np
+import numpy.typing as npt
 import onnx
 import torch
 from onnx.compose import merge_models
@@ -16,9 +19,11 @@ from offramp.artifacts import MANIFEST, GraphEntry, HeadEntry, Manifest, Provena
 from offramp.errors import InputError
 from offramp.export.graph import IMAGE, EveryExit, head_outputs, labels_graph, tap_output, to_onnx
 from offramp.export.grouping import group_classes
+from offramp.export.probing import probe_images, require_finite_graphs
 from offramp.export.stages import HeadCut, Piece, count_macs, cut, parameter_bytes, subgraph, without_notes
 from offramp.files import check_replaceable, new_folder, sha256_of
 from offramp.models.checkpoint import WEIGHTS, load_network
+from offramp.models.finite import find_culprit
 from offramp.models.multi_exit import MultiExitNetwork
 from offramp.policy import PIXEL_THRESHOLDS
 from offramp.progress import Progress, silent
@@ -49,7 +54,8 @@ def export(
         progress: told of each graph.
 
     Raises:
-        InputError: no finished run, something else stands at `out`, another label stride than 1, 2, 4 or 8, or bad groups.
+        InputError: no finished run, something else stands at `out`, another label stride than 1, 2, 4 or 8, bad groups, or a
+            network that gives NaN or infinity on a black image, a white one or noise.
 
     """
     check_replaceable(out, marker=MANIFEST)
@@ -60,6 +66,8 @@ def export(
     width, height = size or described.size
     every = EveryExit(multi, confidence, grouping.object_classes, grouping.groups)
     make_labels = _LabelGraphs(multi, (width, height), label_stride)
+    images = probe_images((width, height))
+    _require_finite(multi, images, run)
     model = to_onnx(every, torch.zeros(1, height, width, 3, dtype=torch.uint8), IMAGE, every.output_names)
     progress("export", 1, 4)
     exits = {name: multi.tap_of(name) for name in multi.spec.exit_names}
@@ -88,6 +96,7 @@ def export(
                     labels=entry,
                 )
             )
+        require_finite_graphs(folder, stage_entries, head_entries, images)
         progress("export", 3, 4)
         original = _write(folder, "original.onnx", _original(model, make_labels(head_entries[-1].scores_shape)))
         manifest = Manifest(
@@ -114,6 +123,15 @@ def export(
         manifest.save(folder / MANIFEST)
     progress("export", 4, 4)
     return manifest
+
+
+def _require_finite(multi: MultiExitNetwork, images: Sequence[npt.NDArray[np.uint8]], run: Path) -> None:
+    """Refuse a network of which a layer gives NaN or infinity; the exported graphs know layers by their weights alone."""
+    for image in images:
+        pixels = torch.from_numpy(image).permute(0, 3, 1, 2).float()
+        culprit = find_culprit(multi, partial(multi, pixels))
+        if culprit is not None:
+            raise InputError(f"the network of {run} is not fit for use: {culprit}; train again with a lower learning rate")
 
 
 def _write(folder: Path, name: str, piece: Piece) -> GraphEntry:

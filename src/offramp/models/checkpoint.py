@@ -14,6 +14,7 @@ from torch import nn
 from offramp.errors import InputError
 from offramp.files import new_file
 from offramp.models.attach import OBJECT, build_network
+from offramp.models.finite import require_finite
 from offramp.models.multi_exit import MultiExitNetwork
 from offramp.models.sources import build, full_name, is_user_code
 from offramp.specs import NetworkSpec, Size, Spec, explain
@@ -61,13 +62,19 @@ def load_network_file(run: Path) -> NetworkFile:
         raise InputError(f"damaged {path}: {explain(error)}; train again") from error
 
 
-def save_weights(network: MultiExitNetwork, path: Path) -> None:
-    """Write the state dict, whole or not at all."""
+def save_weights(network: nn.Module, path: Path) -> None:
+    """Write the state dict, whole or not at all. Raises InputError if it holds NaN or infinity."""
     save_tensors(plain_tensors(network), path)
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write a state dict as `plain_tensors` makes it, whole or not at all."""
+    """Write a state dict as `plain_tensors` makes it, whole or not at all.
+
+    Raises:
+        InputError: a tensor holds NaN or infinity: that is never saved; or the file cannot be written.
+
+    """
+    require_finite(tensors, f"weights for {path}", "nothing was written; train again with a lower --learning-rate")
     with new_file(path) as temporary:
         save_file(tensors, temporary)
 
@@ -75,6 +82,41 @@ def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
 def plain_tensors(network: nn.Module) -> dict[str, torch.Tensor]:
     """The state dict as it can be saved: on the CPU, no tensor sharing its memory with another (tied weights do)."""
     return {name: tensor.detach().cpu().clone().contiguous() for name, tensor in network.state_dict().items()}
+
+
+def read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        InputError: it cannot be read, or a tensor in it holds NaN or infinity.
+
+    """
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"cannot read the weights {path}: {str(error).splitlines()[0]}; train again") from error
+    require_finite(tensors, f"the weights {path}", "train again")
+    return tensors
+
+
+def load_tensors(network: nn.Module, path: Path, whose: str | Path = "the network") -> None:
+    """Give a network the weights in a safetensors file.
+
+    Args:
+        network: is changed.
+        path: the file.
+        whose: what errors call the network, or what describes it.
+
+    Raises:
+        InputError: it cannot be read, is of another network, or holds NaN or infinity.
+
+    """
+    try:
+        tensors = load_file(path)
+        require_finite(tensors, f"the weights {path}", "train again")
+        network.load_state_dict(tensors)
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise InputError(f"the weights {path} do not fit {whose}: {' '.join(str(error).split())[:200]}") from error
 
 
 def load_network(run: Path, *, network: nn.Module | str | None = None) -> tuple[MultiExitNetwork, NetworkFile]:
@@ -96,14 +138,7 @@ def load_network(run: Path, *, network: nn.Module | str | None = None) -> tuple[
             f"the run {run} is not finished: it has no {WEIGHTS}; go on with offramp train DATA --out {run} --resume"
         )
     multi = build_network(described.network, network=original_network(described.network, network, run))
-    try:
-        multi.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"the weights {path} do not fit {run / NETWORK}: {str(error).splitlines()[0]}") from error
-    with torch.no_grad():
-        broken = [name for name, tensor in multi.state_dict().items() if not torch.isfinite(tensor.float()).all()]
-    if broken:
-        raise InputError(f"the weights {path} hold NaN or infinity in {broken[0]} (and {len(broken) - 1} more); train again")
+    load_tensors(multi, path, run / NETWORK)
     return multi.eval(), described
 
 

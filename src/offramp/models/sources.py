@@ -29,6 +29,7 @@ import torch
 from torch import nn
 
 from offramp.errors import InputError
+from offramp.models.finite import require_finite
 from offramp.specs import OutputStride, Triple
 
 IMAGENET: tuple[Triple, Triple] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -74,7 +75,7 @@ def build(source: str, num_classes: int, *, output_stride: OutputStride | None =
             all others the whole network's, name by name.
 
     Raises:
-        InputError: no such network, it cannot be built, or the weights do not fit.
+        InputError: no such network, it cannot be built, or the weights do not fit or hold NaN or infinity.
 
     """
     source = full_name(source)
@@ -362,9 +363,10 @@ def _check_weights(path: Path) -> None:
         raise InputError(f"weights must be a .safetensors file, got {path.name}; pickled files can run code and are not read")
     try:
         with safe_open(path, framework="pt") as file:
-            file.keys()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read the weights {path}: {error}") from error
+    require_finite(tensors, f"the weights {path}", "give weights of a training that ended well")
 
 
 def _load(network: nn.Module, path: Path | None, source: str, removed: tuple[str, ...] = ()) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
@@ -121,6 +121,7 @@ class OnnxRuntime:
         # A GPU's libraries may be missing although the provider is there; ONNX Runtime would take the CPU without a word.
         if session.get_providers()[0] != self._providers[0][0]:
             raise InputError(f"{self._providers[0][0]} does not start here (its libraries or the GPU are missing)")
+        _require_names(entry, [one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()])
         binding = session.io_binding()
         bound: dict[str, Tensor] = {}
         made: dict[str, Tensor] = {}
@@ -196,7 +197,10 @@ class OpenVino:
 
     def load(self, path: Path, entry: GraphEntry) -> Graph:
         """Compile the graph."""
-        request = self._core.compile_model(str(path), "CPU", self._options).create_infer_request()
+        model = self._core.compile_model(str(path), "CPU", self._options)
+        given, made = ([name for port in ports for name in port.get_names()] for ports in (model.inputs, model.outputs))
+        _require_names(entry, given, made)
+        request = model.create_infer_request()
 
         def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
             for name in entry.inputs:
@@ -213,6 +217,16 @@ class OpenVino:
     def array(self, tensor: Tensor) -> npt.NDArray[Any]:
         """A copy: the request's own memory is written again by the next image."""
         return np.array(tensor.data)
+
+
+def _require_names(entry: GraphEntry, given: Sequence[str], made: Sequence[str]) -> None:
+    """Refuse a graph that takes or gives other tensors than the manifest says."""
+    unlike = set(entry.inputs) ^ set(given) or set(entry.outputs) - set(made)
+    if unlike:
+        raise InputError(
+            f"{entry.file} and the manifest do not agree on the tensor {min(unlike)!r}: the graph takes {', '.join(given)} and "
+            f"gives {', '.join(made)}; export the package again"
+        )
 
 
 def _require_precision(engine: EngineName, precision: Precision, able: Sequence[Precision], where: str = "") -> None:
@@ -321,17 +335,33 @@ class StagedNetwork:
         self.heads: tuple[HeadEntry, ...] = tuple(head for head in self.manifest.heads if head.exit in wanted)
         self._stages = [self._load(entry) for entry in self.manifest.stages[: self.heads[-1].stage + 1]]
         self._head_graphs = {head.exit: self._load(head) for head in self.heads if not self.manifest.within_stage(head)}
+        # The largest probability is at least one among so many; margin and entropy may be 0.
+        self._least_confidence = 0.5 / len(self.manifest.classes) if self.manifest.confidence == "top1" else -1.0
         self._images = 0  # how many have been asked about: buffers are used again for each
         needed = {head.labels for head in self.heads}
         self._labels = {entry.file: (entry, self._load(entry)) for entry in self.manifest.labels if entry.file in needed}
 
     def _load(self, entry: GraphEntry) -> Graph:
+        path = self.package / entry.file
+        # Engines raise types of their own for a graph that they cannot load, or not run with what it is given.
+        with self._telling(f"load {path}"):
+            graph = self.engine.load(path, entry)
+
+        def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            with self._telling(f"run {path}"):
+                return graph(inputs)
+
+        return run
+
+    @contextmanager
+    def _telling(self, what: str) -> Iterator[None]:
         try:
-            return self.engine.load(self.package / entry.file, entry)
+            yield
+        except InputError:
+            raise
         except Exception as error:
-            # Engines raise types of their own for a graph that they cannot run.
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{self.engine.name} cannot load {self.package / entry.file}: {reason}") from error
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            raise InputError(f"{self.engine.name} cannot {what}: {reason}") from error
 
     @property
     def exits(self) -> tuple[str, ...]:
@@ -346,7 +376,7 @@ class StagedNetwork:
             exits: names; heads of other exits do not run.
 
         Raises:
-            InputError: an image of another size or type.
+            InputError: an image of another size or type, graphs that do not fit together, or class scores that are not finite.
             RuntimeError: a further exit is asked for although another image has been begun: its tensors are gone.
 
         """
@@ -375,6 +405,9 @@ class StagedNetwork:
             outputs, steps_ms[f"head {head.exit}"] = tensors, 0.0
         scores, *judged = (outputs[name] for name in head.outputs)
         confidence, sure = (self.engine.array(tensor) for tensor in judged) if judged else NOT_JUDGED
+        # Some microseconds. NaN among the scores is NaN here, too, or 0 in OpenVINO, where the largest probability never is.
+        if not confidence.min(initial=1.0) >= self._least_confidence:
+            raise InputError(self._not_finite(head))
         entry, graph = self._labels[head.labels]
         image = self._images
 
@@ -385,6 +418,11 @@ class StagedNetwork:
             return np.asarray(self.engine.array(made[entry.outputs[0]])[0], np.uint8)
 
         return ExitAnswer(head.exit, sure, confidence[0], steps_ms, make_labels)
+
+    def _not_finite(self, head: HeadEntry) -> str:
+        how = f"computed in {self.engine.precision} by {self.engine.name}"
+        do = "export the package again" if self.engine.precision == "fp32" else "take the precision fp32, or bf16 for fp16"
+        return f"the exit {head.exit} gives NaN or infinite class scores for this image, {how}: no label map can be made; {do}"
 
     def load_original(self) -> Callable[[npt.NDArray[np.uint8]], npt.NDArray[np.uint8]] | None:
         """The single-exit network in one graph, image (H, W, 3) to labels (H, W); None if the package has none."""

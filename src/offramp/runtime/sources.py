@@ -214,9 +214,9 @@ def _count(path: Path) -> int:
     """Frames of a video file, by what it says itself."""
     av = _av()
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             return int(container.streams.video[0].frames)
-    except (av.FFmpegError, IndexError) as error:
+    except (av.FFmpegError, IndexError, ValueError) as error:
         raise InputError(f"cannot read the video {path}: {error}") from error
 
 
@@ -253,14 +253,14 @@ def _frames(
     """
     av = _av()
     try:
-        with av.open(file, format=kind, timeout=timeouts) as container:
+        with av.open(file, format=kind, metadata_errors="replace", timeout=timeouts) as container:
             begun: float | None = None
             for number, frame in enumerate(_decoded(container, most_broken)):
                 image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                 seconds = float(number) if frame.time is None else frame.time
                 begun = seconds if begun is None else begun
                 yield image, seconds - begun
-    except (av.FFmpegError, IndexError) as error:
+    except (av.FFmpegError, IndexError, ValueError) as error:
         raise InputError(f"cannot read the video {file}: {error}") from error
 
 

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from offramp.data.transforms import Crops
 from offramp.errors import InputError
+from offramp.models.finite import broken_tensors, find_culprit
 from offramp.progress import Progress, silent
 from offramp.specs import OptimiserName, Schedule
 from offramp.training.averaging import Average
@@ -38,6 +39,9 @@ SAVE_EVERY_S = 600.0
 
 SAVE_SHARE = 0.05
 """At most this share of the time goes into writing the state after epochs."""
+
+SLOWER = "the last saved state is from before: go on by --resume with a lower --learning-rate, or begin again in another --out"
+"""What to do where training ran away."""
 
 WORKERS = 4
 """Processes that cut crops where a GPU trains; on a CPU they would take the cores that do."""
@@ -115,7 +119,8 @@ def run_phases(run: Run, phases: list[Phase], crops: Crops) -> None:
     """Train phase after phase, from where `run` stands; see the module's header for what survives a crash.
 
     Raises:
-        InputError: the loss became NaN or infinite, or a batch cannot be shared among the processes.
+        InputError: the loss or a gradient became NaN or infinite: says in which step, and which layer was the first; or a
+            batch cannot be shared among the processes.
 
     """
     if run.recipe.batch_size % run.world.size:
@@ -172,11 +177,6 @@ class _PhaseRun:
             if time.monotonic() - max(started, self.saved) > SAVE_EVERY_S and run.step < self.steps_per_epoch:
                 self._save()
         mean_loss = float(run.world.mean(torch.tensor(run.loss_so_far, dtype=torch.float64))) / self.steps_per_epoch
-        if not math.isfinite(mean_loss):
-            raise InputError(
-                f"the loss became {mean_loss} in {self.phase.name}, epoch {epoch + 1}; "
-                f"begin again in another --out with a lower --learning-rate"
-            )
         trained = time.monotonic() - started
         row: dict[str, float | str] = {"phase": self.phase.name, "epoch": epoch + 1, "loss": round(mean_loss, 5)}
         row |= {"learning_rate": rate, "seconds": round(trained, 2), "memory_mb": peak_memory_mb(run.world.device)}
@@ -203,11 +203,38 @@ class _PhaseRun:
         with SynchronisedBatchNorm() if recipe.sync_batch_norm and run.world.size > 1 else nullcontext():
             loss = self.loss(*batch, done)
         loss.backward()
+        # Both are read at once, the only time that a step waits for a GPU, and before the weights change: a step that went
+        # wrong is not taken.
+        value, steepest = torch.stack([loss.detach().float(), self._steepest(loss.device)]).tolist()
+        if not (math.isfinite(value) and math.isfinite(steepest)):
+            raise InputError(self._went_wrong(batch, done, value))
         self.optimiser.step()
         if self.average:
             self.average.update()
-        run.loss_so_far += float(loss.detach())
+        run.loss_so_far += value
         return float(self.optimiser.param_groups[0]["lr"])
+
+    def _steepest(self, device: torch.device) -> torch.Tensor:
+        """The largest number in any gradient, sign aside; NaN if one is."""
+        gradients = [parameter.grad for group in self.optimiser.param_groups for parameter in group["params"]]
+        there = [gradient for gradient in gradients if gradient is not None]
+        return torch.nn.utils.get_total_norm(there, math.inf).to(device, torch.float32)
+
+    def _went_wrong(self, batch: Batch, done: int, loss: float) -> str:
+        """What a step whose loss or gradient is not finite is told by: where it was, the layer that began it, what to do."""
+        run = self.run
+        torch.manual_seed(derived_seed(run.recipe.seed, self.index, done, run.world.rank, 2))
+        # Not by the loss, which waits for the other processes: they may have nothing to tell.
+        culprit = find_culprit(run.network, lambda: run.network(batch[0]))
+        gradients = {name: parameter.grad for name, parameter in run.network.named_parameters() if parameter.grad is not None}
+        steep = broken_tensors(gradients)
+        what = f"the loss became {loss}" if not math.isfinite(loss) else "the gradient became infinite or NaN"
+        where = f"every layer gives finite values, but the gradient of {steep[-1]} is not" if steep else "every layer is finite"
+        epoch, step = divmod(done, self.steps_per_epoch)
+        return (
+            f"{what} in {self.phase.name}, epoch {epoch + 1}, step {step + 1} of {self.steps_per_epoch}, at the learning rate "
+            f"{self.optimiser.param_groups[-1]['lr']:.3g}: {culprit or where}; {SLOWER}"
+        )
 
     def _done(self, epoch: int, step: int) -> int:
         return epoch * self.steps_per_epoch + step

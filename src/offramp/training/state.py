@@ -15,13 +15,14 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch.utils.tensorboard import SummaryWriter
 
 from offramp.errors import InputError
 from offramp.files import new_file, writing
-from offramp.models.checkpoint import plain_tensors
-from offramp.training.loop import History, Run
+from offramp.models.checkpoint import load_tensors, plain_tensors, save_weights
+from offramp.models.finite import require_finite
+from offramp.training.loop import SLOWER, History, Run
 
 STATE = "last.safetensors"
 BEST = "best.safetensors"
@@ -30,12 +31,19 @@ BOARD = "tensorboard"
 
 
 def save_state(run: Run) -> None:
-    """Write everything needed to go on into one file, and the history as CSV beside it; the first process alone does."""
+    """Write everything needed to go on into one file, and the history as CSV beside it; the first process alone does.
+
+    Raises:
+        InputError: weights, statistics or averages hold NaN or infinity; the state that was there stays.
+
+    """
     if not run.world.first:
         return
     tensors = {f"network/{name}": tensor for name, tensor in plain_tensors(run.network).items()}
     tensors |= {f"optimiser/{name}": tensor for name, tensor in run.optimiser.items()}
     tensors |= {f"average/{name}": tensor.cpu().clone().contiguous() for name, tensor in run.average.items()}
+    place_of = f"{run.epoch} epochs and {run.step} steps into phase {run.phase + 1}"
+    require_finite(tensors, f"the tensors of the state {place_of}", SLOWER)
     place = {
         "phase": run.phase,
         "epoch": run.epoch,
@@ -71,7 +79,10 @@ def load_state(run: Run) -> None:
         run.phase, run.epoch, run.history = place["phase"], place["epoch"], place["history"]
         run.step, run.loss_so_far, run.best = place["step"], place["loss_so_far"], place["best"]
         run.average_steps = place["average_steps"]
+        require_finite(tensors, f"the tensors of {path}", "start again in another --out")
         run.network.load_state_dict(parts["network"])
+    except InputError:
+        raise
     except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"cannot go on from {path}: {str(error).splitlines()[0]}; start again without --resume") from error
     run.optimiser, run.average = parts["optimiser"], parts["average"]
@@ -84,11 +95,8 @@ def keep_best(run: Run, figures: dict[str, float]) -> None:
         return
     run.best = sum(mious) / len(mious)
 
-    def write() -> None:
-        with new_file(run.folder / BEST) as temporary:
-            save_file(plain_tensors(run.network), temporary)
-
-    run.world.by_first(write)  # the others may want to read it next
+    # The others may want to read it next.
+    run.world.by_first(lambda: save_weights(run.network, run.folder / BEST))
 
 
 def load_best(run: Run) -> None:
@@ -100,10 +108,7 @@ def load_best(run: Run) -> None:
     """
     if run.best < 0:
         return
-    try:
-        run.network.load_state_dict(load_file(run.folder / BEST))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"cannot read {run.folder / BEST}: {str(error).splitlines()[0]}; train again") from error
+    load_tensors(run.network, run.folder / BEST)
 
 
 def history_csv(history: History) -> str:

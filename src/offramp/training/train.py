@@ -18,15 +18,21 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from offramp.data.folder import Split, open_split
 from offramp.data.transforms import Crops
 from offramp.errors import InputError
 from offramp.files import new_file, remove_leftovers, sha256_of
 from offramp.models.attach import as_narrow_as, build_network, plan_network, with_exits
-from offramp.models.checkpoint import NETWORK, WEIGHTS, NetworkFile, load_network_file, original_network, save_weights
+from offramp.models.checkpoint import (
+    NETWORK,
+    WEIGHTS,
+    NetworkFile,
+    load_network_file,
+    original_network,
+    read_tensors,
+    save_weights,
+)
 from offramp.models.multi_exit import MultiExitNetwork
 from offramp.models.sources import is_user_code
 from offramp.progress import Progress, silent
@@ -97,8 +103,8 @@ def train(
     """Train a multi-exit network on DATA's `train` split, watching its `val` split, and leave it in the folder `run`.
 
     With `resume` and a run in that folder, it goes on as it was begun; a finished one is left as it is. Without a run there,
-    it begins. A network of the user's own code must be named again to go on. Started by torchrun, the processes share the work;
-    `run` is then a folder that all of them see.
+    it begins. A network of the user's own code must be named again to go on. A learning rate lower than the run's may be
+    given, and is the run's then. Started by torchrun, the processes share the work; `run` is a folder that all of them see.
 
     Args:
         data: the dataset.
@@ -171,6 +177,10 @@ def _begin(
                 f"the run {run} was begun on other data than {splits.train.root} now holds; give that data, or another --out"
             )
         _require_same_options(old, asked, spec)
+        asks_slower = "learning_rate" in spec.model_fields_set and spec.learning_rate < old.training.learning_rate
+        if asks_slower and not (run / WEIGHTS).exists():
+            slower = old.training.model_copy(update={"learning_rate": spec.learning_rate})
+            old.model_copy(update={"training": slower}).save(run)
         return
     if planned is None:
         asked_exits = asked.model_copy(update={"exits": 0, "taps": None}) if spec.scheme == "final-only" else asked
@@ -245,35 +255,38 @@ def take_over(network: MultiExitNetwork, start: Path) -> None:
             )
     places = {early.name: place for place, early in enumerate(network.spec.exits)}
     tensors = {}
-    for name, tensor in _load(path).items():
-        part, _, rest = name.partition(".")
-        if part != "early_heads":
-            tensors[name] = tensor
-            continue
-        place, _, inner = rest.partition(".")
-        exit_name = theirs.exits[int(place)].name
-        if exit_name in places:
-            tensors[f"early_heads.{places[exit_name]}.{inner}"] = tensor
-    missing, unexpected = network.load_state_dict(tensors, strict=False)
+    try:
+        for name, tensor in read_tensors(path).items():
+            part, _, rest = name.partition(".")
+            if part != "early_heads":
+                tensors[name] = tensor
+                continue
+            place, _, inner = rest.partition(".")
+            exit_name = theirs.exits[int(place)].name
+            if exit_name in places:
+                tensors[f"early_heads.{places[exit_name]}.{inner}"] = tensor
+        missing, unexpected = network.load_state_dict(tensors, strict=False)
+    except InputError:
+        raise
+    except (ValueError, IndexError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"the weights {path} do not fit {start / NETWORK}: {reason}; leave out --from") from error
     lost = [name for name in missing if not name.startswith("early_heads.")]
     if lost or unexpected:
         raise InputError(f"the weights {path} do not fit the network: {(lost + list(unexpected))[0]}; leave out --from")
 
 
-def _load(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read the weights {path}: {str(error).splitlines()[0]}; train again") from error
-
-
 def _require_same_options(old: RunFile, asked: NetworkChoice, training: TrainingSpec) -> None:
-    """Refuse options that were given and differ from the run's; what equals the default counts as not given."""
+    """Refuse options that were given and differ from the run's; what equals the default counts as not given.
+
+    A lower learning rate is taken: it is the way out where training ran away.
+    """
     given = {**asked.model_dump(), **training.model_dump()}
     default = {**NetworkChoice().model_dump(), **TrainingSpec().model_dump()}
     begun = {**old.choice.model_dump(), **old.training.model_dump()}
     for name, value in given.items():
-        if value not in (default[name], begun[name]):
+        slower = name == "learning_rate" and value < begun[name]
+        if value not in (default[name], begun[name]) and not slower:
             option = name.replace("_", "-")
             raise InputError(
                 f"the run was begun with {option} {_plain(begun[name])}, not {_plain(value)}; leave it out, "

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from offramp.data.folder import Split
+from offramp.errors import InputError
 from offramp.metrics import count_pixels, miou
 from offramp.models.feature_maps import upsample
+from offramp.models.finite import are_finite, find_culprit
 from offramp.models.multi_exit import MultiExitNetwork
 from offramp.training.distributed import World
+from offramp.training.loop import SLOWER
 
 MIOU, TRAIN_MIOU = "miou:", "train_miou:"
 """What the columns of mIoU on `val` and on training images begin with."""
@@ -48,7 +52,12 @@ def validator(
 def mious(
     network: MultiExitNetwork, split: Split, images: Sequence[int], exits: Sequence[str], world: World
 ) -> dict[str, float]:
-    """MIoU of `exits` on some images of a split."""
+    """MIoU of `exits` on some images of a split.
+
+    Raises:
+        InputError: class scores are not finite: arg-max would take them for class 0.
+
+    """
     network.eval()
     classes = len(split.classes.names)
     counts = np.zeros((len(exits), 3, classes), np.int64)
@@ -57,6 +66,11 @@ def mious(
             pixels, labels = split.pair(index)
             image = torch.from_numpy(pixels).to(world.device).permute(2, 0, 1)[None].float()
             answers = network(image.contiguous(memory_format=torch.channels_last), exits)
+            broken = [name for name, scores in answers.items() if not are_finite(scores)]
+            if broken:
+                where = f"{split.root}/{split.name}, image {split.samples[index].name}"
+                culprit = find_culprit(network, partial(network, image, exits))
+                raise InputError(f"the exit {broken[0]} gives class scores that are not finite on {where}: {culprit}; {SLOWER}")
             for place, name in enumerate(exits):
                 counts[place] += np.stack(count_pixels(_answer(network, answers[name], labels), labels, classes))
     total = world.sum(torch.from_numpy(counts)).cpu().numpy()
