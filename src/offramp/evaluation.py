@@ -50,7 +50,7 @@ def evaluate(
         progress: told of each image.
 
     Raises:
-        InputError: bad package or data, data with other classes, no such image, or a precision that the engine does not have.
+        InputError: bad package or data, data with other classes or none labelled, no such image, or a precision that the engine does not have.
 
     """
     network = StagedNetwork(package, open_engine(engine, threads, precision))
@@ -64,6 +64,8 @@ def evaluate(
     for index in range(len(samples)):
         counts.append(_ask_all(network, samples, index))
         progress(f"evaluate {samples.name}", index + 1, len(samples))
+    if not any(labelled.any() for _, _, labelled, *_ in counts):
+        raise InputError(f"no pixel of {samples.root}/{split} is labelled with a class; see offramp data check {samples.root}")
     arrays = (np.stack(of_images) for of_images in zip(*counts, strict=True))
     info = RecordsInfo(
         package_id=network.manifest.package_id,

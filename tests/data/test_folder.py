@@ -160,7 +160,7 @@ def test_unknown_layout_names_the_known_ones(tmp_path):
         ("{}", '"classes" must be a list of names'),
         ('{"classes": ["a", 3]}', '"classes" must be a list of names'),
         ('{"classes": []}', "1 to 255 names, not 0"),
-        ('{"classes": ["a", "b", "a"]}', "names a more than once"),
+        ('{"classes": ["a", "b", "a"]}', 'names "a" more than once'),
         ('{"classes": ["a", "b"], "void_index": 1}', '"void_index" must be a whole number from 2'),
         ('{"classes": ["a", "b"], "void_index": "2"}', '"void_index" must be a whole number'),
         ('{"classes": ["a", "b"], "palette": [[1, 2, 3]]}', "1 colours for 2 classes"),

@@ -21,6 +21,7 @@ from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from offramp.data.check import require_readable
 from offramp.data.folder import Split, open_split
 from offramp.data.transforms import Crops
 from offramp.errors import InputError
@@ -121,7 +122,9 @@ def train(
     asked, spec = _checked(choice), training or TrainingSpec()
     with joined_world() as world:
         splits = _open(data)
-        world.by_first(lambda: _begin(run, asked, spec, splits, planned, weights=weights, start=start, resume=resume))
+        world.by_first(
+            lambda: _begin(run, asked, spec, splits, planned, weights=weights, start=start, resume=resume, progress=progress)
+        )
         begun = _read(run)
         if not (run / WEIGHTS).exists():
             _train(_build(begun, asked, run), begun, run, splits, world, progress, said)
@@ -136,6 +139,7 @@ def _checked(choice: dict[str, Any]) -> NetworkChoice:
 
 def _open(data: Path) -> Splits:
     train_split, val_split = open_split(data, "train"), open_split(data, "val")
+    _look_at(val_split)  # refused if nothing in it is labelled
     return Splits(train_split, val_split, *_look_at(train_split), fingerprint_of(train_split, val_split))
 
 
@@ -162,6 +166,7 @@ def _begin(
     weights: Path | None,
     start: Path | None,
     resume: bool,
+    progress: Progress = silent,
 ) -> None:
     """Leave a run in the folder that can be gone on with: the one that is there, or a new one before its first step."""
     old = _earlier_run(run, resume=resume)
@@ -172,6 +177,7 @@ def _begin(
             )
         _require_same_options(old, asked, spec)
         return
+    require_readable((splits.train, splits.val), progress)
     if planned is None:
         asked_exits = asked.model_copy(update={"exits": 0, "taps": None}) if spec.scheme == "final-only" else asked
         planned = plan_network(asked_exits, len(splits.train.classes.names), size=splits.size)
