@@ -50,7 +50,8 @@ def evaluate(
         progress: told of each image.
 
     Raises:
-        InputError: bad package or data, data with other classes or none labelled, no such image, or a precision that the engine does not have.
+        InputError: bad package or data, data with other classes or nothing labelled, no such image, or a precision that the
+            engine does not have.
 
     """
     network = StagedNetwork(package, open_engine(engine, threads, precision))

@@ -18,7 +18,7 @@ import numpy.typing as npt
 from offramp.data.catalog import CLASS_FILE, LAYOUTS, SPLITS, Classes, Colour, LabelFiles, Layout
 from offramp.data.class_file import read_class_file
 from offramp.data.labels import LabelCode
-from offramp.data.pictures import decode_image, load_image
+from offramp.data.pictures import decode_image, load_image, regular_file
 from offramp.errors import InputError
 from offramp.metrics import VOID
 
@@ -101,11 +101,16 @@ class Split:
         return image, labels
 
     def fingerprint(self) -> str:
-        """SHA-256 of the classes, the meaning of the label values, and every file's name, size and bytes."""
+        """SHA-256 of the classes, the meaning of the label values, and every file's name, size and bytes.
+
+        Raises:
+            InputError: a file cannot be read.
+
+        """
         whole = hashlib.sha256(repr((self.classes, self.code)).encode())
         for sample in self.samples:
             for path in (sample.image, sample.label):
-                with path.open("rb") as file:
+                with regular_file(path, "file", path) as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                 whole.update(f"{sample.name}\0{path.suffix}\0{path.stat().st_size}\0{digest}\n".encode())
         return whole.hexdigest()

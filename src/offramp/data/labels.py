@@ -74,8 +74,8 @@ class LabelCode:
         if wrong:
             red, green, blue = own[wrong[0]]
             raise InputError(
-                f"label file {path} paints its value {wrong[0]} in the colour #{red:02x}{green:02x}{blue:02x}, which is that of "
-                f"another class: its palette is not in the order of the classes; save class indices, or an RGB picture"
+                f"label file {path} paints its value {wrong[0]} in the colour #{red:02x}{green:02x}{blue:02x}, that of another "
+                f"class: its palette is not in the order of the classes; save class indices, or an RGB picture"
             )
 
 

@@ -27,8 +27,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "GIF", "TIFF", "PPM")
 """Pillow's names of what is read. Pillow knows more, some by starting other programs (PostScript)."""
 
 MOST_PIXELS = 100_000_000
-"""Of an image, a label file or a frame. Larger ones are refused by what their header says; while 100 million pixels are read, about
-a gigabyte of memory is in use."""
+"""Of an image, a label file or a frame. Larger ones are refused by what their header says, before memory is taken for them."""
 
 # What Pillow raises on broken files; it lets the errors of its decoders through.
 BROKEN_FILE = (
@@ -63,12 +62,12 @@ _QUIET = Lock()
 def load_image(path: Path) -> Pixels:
     """Read a picture as RGB, uint8 (H, W, 3), the way up that it is shown, which its EXIF orientation says.
 
-    Of several frames the first is read. 16-bit grey is scaled to 8 bits; alpha is dropped, since the colours below it are what the
-    camera saw.
+    Of several frames the first is read. 16-bit grey is scaled to 8 bits; alpha is dropped, since the colours below it are what
+    the camera saw.
 
     Raises:
-        InputError: the file is missing, none of `FORMATS`, truncated or damaged, larger than `MOST_PIXELS`, or of a mode without
-            a known range.
+        InputError: the file is missing, none of `FORMATS`, truncated or damaged, larger than `MOST_PIXELS`, or of a mode
+            without a known range.
 
     """
     return decode_image(path, path)
@@ -104,7 +103,7 @@ def reading(file: Path | BinaryIO, what: str, name: str | Path, *, formats: tupl
         InputError: as `load_image`.
 
     """
-    with _told(what, name), _regular(file, what, name) as stream:
+    with _told(what, name), regular_file(file, what, name) as stream:
         yield _opened(stream, what, name, formats)
 
 
@@ -170,7 +169,7 @@ def require_size(size: tuple[int, int], what: str, name: str | Path) -> None:
 
 
 @contextmanager
-def _regular(file: Path | BinaryIO, what: str, name: str | Path) -> Iterator[BinaryIO]:
+def regular_file(file: Path | BinaryIO, what: str, name: str | Path) -> Iterator[BinaryIO]:
     """Open a file, if it is one: a pipe would be waited for, and a device never ends."""
     if not isinstance(file, Path):
         with nullcontext(file) as stream:
