@@ -64,9 +64,11 @@ def evaluate(
     counts = []
     for index in range(len(samples)):
         counts.append(_ask_all(network, samples, index))
+        if images is None and len(counts) == len(samples) and not any(labelled.any() for _, _, labelled, *_ in counts):
+            raise InputError(
+                f"no pixel of {samples.root}/{split} is labelled with a class; see offramp data check {samples.root}"
+            )
         progress(f"evaluate {samples.name}", index + 1, len(samples))
-    if not any(labelled.any() for _, _, labelled, *_ in counts):
-        raise InputError(f"no pixel of {samples.root}/{split} is labelled with a class; see offramp data check {samples.root}")
     arrays = (np.stack(of_images) for of_images in zip(*counts, strict=True))
     info = RecordsInfo(
         package_id=network.manifest.package_id,

@@ -12,9 +12,13 @@ from pathlib import Path
 
 from offramp.errors import InputError
 
+SHORT = 48
+"""Letters of a name that a temporary one begins with: at most 192 of 255 bytes."""
+
 
 def _beside(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+    # A name may be as long as the file system allows; what is added here must find room.
+    return path.with_name(f".{path.name[:SHORT]}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 
 @contextmanager

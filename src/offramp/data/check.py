@@ -126,7 +126,8 @@ def require_readable(splits: Sequence[Split], progress: Progress = silent) -> No
         for index in range(len(split)):
             split.pair(index)
             done += 1
-            progress("check images and labels", done, total)
+            if done < total:  # its end is no news: training begins
+                progress("check images and labels", done, total)
 
 
 def _unpaired(pairs: Pairs, split: str, root: Path) -> list[Finding]:

@@ -258,7 +258,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
         inner, above = waiting.pop()
         try:
             real = inner.resolve()
-            if real in above:
+            if any(one.is_relative_to(real) for one in above):
                 continue
             for path in inner.iterdir():
                 if path.is_dir():

@@ -11,6 +11,7 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from io import BufferedReader
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO
@@ -103,7 +104,8 @@ def reading(file: Path | BinaryIO, what: str, name: str | Path, *, formats: tupl
         InputError: as `load_image`.
 
     """
-    with _told(what, name), regular_file(file, what, name) as stream:
+    opening = regular_file(file, what, name) if isinstance(file, Path) else nullcontext(file)
+    with _told(what, name), opening as stream:
         yield _opened(stream, what, name, formats)
 
 
@@ -123,7 +125,8 @@ def _told(what: str, name: str | Path) -> Iterator[None]:
         reason = str(error).rstrip(".")
         raise InputError(f"the {what} {name} is too large: {reason}; make it smaller, or cut it into parts") from error
     except BROKEN_FILE as error:
-        reason = str(error) or type(error).__name__
+        reason = str(error) if isinstance(error, OSError | SyntaxError | ValueError) else "its parts do not fit together"
+        reason = (isinstance(error, OSError) and error.strerror) or reason  # the name is said already
         raise InputError(f"cannot read the {what} {name}: {reason}; replace it or remove it") from error
 
 
@@ -135,6 +138,8 @@ def as_rgb(picture: Image.Image, name: str | Path) -> Pixels:
 
     """
     require_size(picture.size, "image", name)
+    if 0 in picture.size:
+        raise InputError(f"the image {name} has no pixels: it is {picture.width}x{picture.height}")
     picture = upright(picture)
     if picture.mode == "F":
         raise InputError(f"image {name} holds floating-point numbers of unknown range: save it with 8 or 16 bits")
@@ -169,12 +174,13 @@ def require_size(size: tuple[int, int], what: str, name: str | Path) -> None:
 
 
 @contextmanager
-def regular_file(file: Path | BinaryIO, what: str, name: str | Path) -> Iterator[BinaryIO]:
-    """Open a file, if it is one: a pipe would be waited for, and a device never ends."""
-    if not isinstance(file, Path):
-        with nullcontext(file) as stream:
-            yield stream
-        return
+def regular_file(file: Path, what: str, name: str | Path) -> Iterator[BufferedReader]:
+    """Open a file, if it is one: a pipe would be waited for, and a device never ends.
+
+    Raises:
+        InputError: it is none, or cannot be opened.
+
+    """
     if file.exists() and not file.is_file():
         kind = "a folder" if file.is_dir() else "a pipe, socket or device"
         raise InputError(f"cannot read the {what} {name}: it is {kind}, not a file; replace it or remove it")
@@ -200,10 +206,11 @@ def _opened(stream: BinaryIO, what: str, name: str | Path, formats: tuple[str, .
             picture.verify()
             picture = _at_start(stream, formats)
     except UnidentifiedImageError as error:
-        known = ", ".join(formats)
+        known = (
+            f"PNG file, as {what}s must be" if formats == ("PNG",) else f"file of a kind that is read ({', '.join(formats)})"
+        )
         raise InputError(
-            f"cannot read the {what} {name}: it begins with {head!r}, as no whole picture does of those that are read here "
-            f"({known}); replace it or remove it"
+            f"cannot read the {what} {name}: it is no whole {known}, and begins with {head!r}; replace it or remove it"
         ) from error
     return picture
 

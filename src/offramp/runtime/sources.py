@@ -201,7 +201,7 @@ def _count(path: Path) -> int:
         with av.open(str(path)) as container:
             _require_video(container, path)
             return int(container.streams.video[0].frames)
-    except (av.FFmpegError, ValueError) as error:
+    except av.FFmpegError as error:
         raise _unreadable(path, error) from error
 
 
@@ -219,7 +219,7 @@ def _shots(file: str, name: str, kind: str | None = None) -> Iterator[Shot]:
                 seconds = float(number) if frame.time is None else frame.time
                 begun = seconds if begun is None else begun
                 yield Shot(f"{name}-{number:06d}", image, seconds - begun)
-    except (av.FFmpegError, ValueError) as error:
+    except av.FFmpegError as error:
         raise _unreadable(file, error, after=number + 1) from error
 
 

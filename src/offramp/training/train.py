@@ -177,7 +177,6 @@ def _begin(
             )
         _require_same_options(old, asked, spec)
         return
-    require_readable((splits.train, splits.val), progress)
     if planned is None:
         asked_exits = asked.model_copy(update={"exits": 0, "taps": None}) if spec.scheme == "final-only" else asked
         planned = plan_network(asked_exits, len(splits.train.classes.names), size=splits.size)
@@ -197,6 +196,7 @@ def _begin(
     network = _build(begun, asked, run, weights=weights)
     if start is not None:
         take_over(network, start)
+    require_readable((splits.train, splits.val), progress)
     run.mkdir(parents=True, exist_ok=True)
     _describe(splits, begun).save(run)
     # The first state holds the weights that it begins with, so that nobody has to give them again. The run is there last.
