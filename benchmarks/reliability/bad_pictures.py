@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -113,8 +114,7 @@ def oriented(picture: Image.Image, orientation: int) -> tuple[Image.Image, Image
 
 def video(path: Path, sizes: Sequence[tuple[int, int]] = ((96, 64),), *, frames: int = 6, codec: str = "mpeg4") -> bytes:
     """Write `frames` noisy frames of each size one after another into one stream; returns the file's bytes."""
-    import av  # noqa: PLC0415 - an optional extra
-
+    av = _av()
     rng = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=10)
@@ -136,16 +136,21 @@ def video(path: Path, sizes: Sequence[tuple[int, int]] = ((96, 64),), *, frames:
     return path.read_bytes()
 
 
-def _mux(container: object, stream: object, packets: Sequence[object]) -> None:
+def _av() -> Any:
+    import av  # noqa: PLC0415 - an optional extra
+
+    return av
+
+
+def _mux(container: Any, stream: Any, packets: Sequence[Any]) -> None:
     for packet in packets:
-        packet.stream = stream  # type: ignore[attr-defined]
-        container.mux(packet)  # type: ignore[attr-defined]
+        packet.stream = stream
+        container.mux(packet)
 
 
 def sound(path: Path) -> None:
     """A film without pictures."""
-    import av  # noqa: PLC0415
-
+    av = _av()
     with av.open(str(path), "w") as container:
         stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")

@@ -11,6 +11,7 @@ from cases_data import Spoil, refused, spoilt
 from cases_images import make_special
 from cases_labels import check
 from harness import Case
+from PIL import Image
 
 
 def _classes(change: Callable[[dict[str, Any]], object]) -> Spoil:
@@ -32,6 +33,12 @@ def _raw(content: bytes) -> Spoil:
 def _with_boats(content: dict[str, Any]) -> None:
     content["classes"].append("boat")
     content["palette"].append([1, 1, 1])
+
+
+def _all_of_one(data: Path) -> None:
+    OTHERS["one class"][0](data)
+    for path in data.glob("*/labels/*.png"):
+        Image.new("L", (96, 64)).save(path)
 
 
 NAMES = [f"class {number}" for number in range(300)]
@@ -116,7 +123,8 @@ CLASS_FILES = (
         for case in refused(name, BROKEN[name][0], *BROKEN[name][1], verbs=("evaluate", "train"), door="class file")
     ),
     *(case for name, (spoil, says) in OTHERS.items() for case in refused(name, spoil, *says, door="class file")),
-    *refused("one class", OTHERS["one class"][0], "from 2 to 255", verbs=("train",), door="class file"),
+    *refused("one class", OTHERS["one class"][0], "neither a class nor void", verbs=("train",), door="class file"),
+    *refused("one class, and its labels", _all_of_one, "from 2 to 255", verbs=("train",), door="class file"),
     Case(
         "class file: begins with a byte order mark",
         lambda work, things: check(

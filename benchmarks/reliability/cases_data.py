@@ -34,17 +34,14 @@ def spoilt(spoil: Spoil) -> Callable[[Path, Things], Path]:
 def refused(name: str, spoil: Spoil, *says: str, verbs: Sequence[str] = ("evaluate",), door: str = "data") -> tuple[Case, ...]:
     """Refused by verbs that read `val`; "check" is `data check`, where it cannot even begin."""
 
-    def words(verb: str, data: Path, work: Path, things: Things) -> Sequence[object]:
-        return ("data", "check", data) if verb == "check" else VERBS[verb](work, data, things)
+    def met_by(verb: str) -> Case:
+        def words(work: Path, things: Things) -> Sequence[object]:
+            data = spoilt(spoil)(work, things)
+            return ("data", "check", data) if verb == "check" else VERBS[verb](work, data, things)
 
-    return tuple(
-        Case(
-            f"{door}: {name}, {verb}",
-            lambda work, things, verb=verb: words(verb, spoilt(spoil)(work, things), work, things),
-            says=says,
-        )
-        for verb in verbs
-    )
+        return Case(f"{door}: {name}, {verb}", words, says=says)
+
+    return tuple(met_by(verb) for verb in verbs)
 
 
 def _found(name: str, spoil: Spoil, kind: str, split: str, *words: str) -> Case:
@@ -149,9 +146,10 @@ def _each(data: Path, change: Callable[[Path], Path], split: str = "val") -> Non
 
 def _decomposed(data: Path) -> None:
     """Images named on one system, labels on another, which takes accents apart."""
-    for kind, form in (("images", "NFC"), ("labels", "NFD")):
+    names = {"images": unicodedata.normalize("NFC", "straße-é"), "labels": unicodedata.normalize("NFD", "straße-é")}
+    for kind, name in names.items():
         for number, path in enumerate(sorted((data / "val" / kind).iterdir())):
-            path.rename(path.with_name(unicodedata.normalize(form, f"straße-é{number}.png")))
+            path.rename(path.with_name(f"{name}{number}.png"))
 
 
 def _out_of_it(data: Path) -> None:
@@ -207,6 +205,33 @@ def _emptied(data: Path) -> None:
         path.unlink()
 
 
+def _hollow(data: Path) -> None:
+    _emptied(data)
+    shutil.rmtree(data / "val" / "labels")
+
+
+def _splitless(data: Path) -> None:
+    for split in ("train", "val", "test"):
+        shutil.rmtree(data / split)
+
+
+def _nothing(data: Path) -> None:
+    shutil.rmtree(data)
+    data.mkdir()
+
+
+def _a_split(data: Path) -> None:
+    (data / "val").rename(data.with_name("val"))
+    shutil.rmtree(data)
+    data.with_name("val").rename(data)
+
+
+def _keep_first(data: Path, split: str) -> None:
+    for kind in ("images", "labels"):
+        for path in sorted((data / split / kind).iterdir())[1:]:
+            path.unlink()
+
+
 def _a_file(place: str) -> Spoil:
     def spoil(data: Path) -> None:
         shutil.rmtree(data / place)
@@ -238,15 +263,13 @@ FOLDERS = (
     *refused("no such folder", shutil.rmtree, "no dataset at", "there is no such folder", verbs=("check", *ALL)),
     *refused(
         "file for the folder",
-        lambda data: (shutil.rmtree(data), data.write_text("data")),
+        _a_file("."),
         "no dataset at",
         "is a file",
         verbs=("check", "evaluate", "train"),
     ),
-    *refused(
-        "empty folder", lambda data: (shutil.rmtree(data), data.mkdir()), "cannot tell the layout", verbs=("check", "train")
-    ),
-    *refused("the split's own folder", lambda data: (data / "val").rename(data.with_name("val")), "no split 'val'"),
+    *refused("empty folder", _nothing, "cannot tell the layout", verbs=("check", "train")),
+    *refused("a split's folder for the whole", _a_split, "cannot tell the layout", verbs=("check", "evaluate")),
     *refused("no val", _without("val"), "no split 'val'", "there is train, test", verbs=ALL),
     *refused("no train", _without("train"), "no split 'train'", verbs=("train",)),
     *refused("val without images", _without("val", "images"), "no split 'val'", verbs=("evaluate", "train")),
@@ -262,9 +285,9 @@ FOLDERS = (
         verbs=("evaluate", "train"),
     ),
     *refused("names that are not in UTF-8", _not_utf8, "not in UTF-8", "caf\\udce9", verbs=("evaluate", "train")),
-    _found("val empty", lambda data: (_emptied(data), shutil.rmtree(data / "val" / "labels")), "empty-split", "val"),
+    _found("val empty", _hollow, "empty-split", "val"),
     _found("val empty, its labels there", _emptied, "label-without-image", "val", "add the image"),
-    _found("no split at all", lambda data: [shutil.rmtree(data / split) for split in ("train", "val", "test")], "no-split", ""),
+    _found("no split at all", _splitless, "no-split", ""),
     _found("images of val a file", _a_file("val/images"), "split-list", "val", "Not a directory"),
     _found("names that are not in UTF-8", _not_utf8, "split-list", "val", "not in UTF-8"),
     _found("an image in two splits", _copied_into("test", shutil.copy), "in-two-splits", "test", "again.png", "of train"),
@@ -292,7 +315,7 @@ FOLDERS = (
     *_clean("names that differ in capitals", _twins, "val", 2),
     *_clean("images of several sizes", _smaller, "val", 2),
     *_clean("hidden and system files", _beside, "val", 2),
-    *_clean("one image", lambda data: [first_of(data, "val", kind).unlink() for kind in ("images", "labels")], "val", 1),
+    *_clean("one image", lambda data: _keep_first(data, "val"), "val", 1),
     *_clean(
         "one image twice in a split",
         lambda data: [shutil.copy(first_of(data, "val", kind), data / "val" / kind / "b.png") for kind in ("images", "labels")],
@@ -302,17 +325,10 @@ FOLDERS = (
 )
 
 
-def _seeded(data: Path) -> None:
-    """Every train image but one gone."""
-    for kind in ("images", "labels"):
-        for path in sorted((data / "train" / kind).iterdir())[1:]:
-            path.unlink()
-
-
 TRAINED = (
     Case(
         "data: one image in train, train",
-        lambda work, things: VERBS["train"](work, spoilt(_seeded)(work, things), things),
+        lambda work, things: VERBS["train"](work, spoilt(lambda data: _keep_first(data, "train"))(work, things), things),
         right=lambda work, _said: (work / "run" / "weights.safetensors").exists(),
     ),
     Case(

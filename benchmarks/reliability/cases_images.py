@@ -150,12 +150,17 @@ DAMAGED = (
     ),
 )
 
+
+def _promising(kind: str, side: int) -> Spoil:
+    return lambda _clean: promising(kind, side)
+
+
 BOMBS = (
     *(
         _refused(
             f"{kind} that declares {side}x{side} pixels",
             f"bomb.{kind.lower()}",
-            lambda _clean, kind=kind, side=side: promising(kind, side),
+            _promising(kind, side),
             "too large",
             "make it smaller",
         )

@@ -83,19 +83,13 @@ def _bad(name: str, spoil: Spoil, finding: str, *says: str, verbs: Sequence[str]
         spoil(path, np.asarray(Image.open(path)))
         return data
 
-    return (
-        Case(
-            f"label: {name}, data check", lambda work, things: check(spoilt(work, things)), right=found(finding, "val", *says)
-        ),
-        *(
-            Case(
-                f"label: {name}, {verb}",
-                lambda work, things, verb=verb: VERBS[verb](work, spoilt(work, things), things),
-                says=says,
-            )
-            for verb in verbs
-        ),
+    def met_by(verb: str) -> Case:
+        return Case(f"label: {name}, {verb}", lambda work, things: VERBS[verb](work, spoilt(work, things), things), says=says)
+
+    checked = Case(
+        f"label: {name}, data check", lambda work, things: check(spoilt(work, things)), right=found(finding, "val", *says)
     )
+    return (checked, *(met_by(verb) for verb in verbs))
 
 
 def save(values: Any, mode: str | None = None, **options: Any) -> Callable[[Path], object]:
@@ -112,6 +106,11 @@ def put(content: Callable[[Pixels], bytes]) -> Spoil:
 def colours(values: Pixels) -> Pixels:
     """Values in the palette's colours, (H, W, 3)."""
     return np.array(CLASSES.palette, np.uint8)[values]
+
+
+def _as_bmp(path: Path, values: Pixels) -> None:
+    path.unlink()
+    Image.fromarray(values).save(path.with_suffix(".bmp"))
 
 
 def _with_pixel(values: Pixels, value: int) -> Pixels:
@@ -253,7 +252,7 @@ BAD = (
     ),
     *_bad(
         "BMP beside the image",
-        lambda path, values: (path.unlink(), Image.fromarray(values).save(path.with_suffix(".bmp"))),
+        _as_bmp,
         "image-without-label",
         "add a PNG",
     ),

@@ -81,6 +81,10 @@ def _see_through(clean: Image.Image) -> bytes:
     return encoded(Image.merge("RGBA", (*clean.split(), Image.fromarray(GREY))), "PNG")
 
 
+def _resized(width: int, height: int) -> Spoil:
+    return lambda clean: encoded(clean.resize((width, height)), "PNG")
+
+
 UNUSUAL = (
     _shown(
         "16-bit grey PNG",
@@ -206,8 +210,8 @@ UNUSUAL = (
         _shown(
             f"PNG of {width}x{height}",
             "odd.png",
-            lambda clean, size=(width, height): encoded(clean.resize(size), "PNG"),
-            lambda clean, size=(width, height): clean.resize(size),
+            _resized(width, height),
+            _decoded(_resized(width, height)),
         )
         for width, height in ((1, 1), (1, 300), (300, 1), (40_000, 1), (1, 40_000), (97, 65))
     ),
