@@ -59,6 +59,12 @@ def encoded(picture: Image.Image, kind: str, **options: object) -> bytes:
     return written.getvalue()
 
 
+def whole(path: Path) -> Image.Image:
+    """A picture of a file that is closed again."""
+    with Image.open(path) as picture:
+        return picture.copy()
+
+
 def patched(content: bytes, place: int, new: bytes) -> bytes:
     """Other bytes at a place."""
     return content[:place] + new + content[place + len(new) :]

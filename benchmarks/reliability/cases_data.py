@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bad_pictures import promising
+from bad_pictures import promising, whole
 from cases_images import make_special
 from cases_labels import VERBS, check, first_of, found
 from harness import Case, Things, copied
@@ -88,7 +88,7 @@ def _turned(path: Path) -> None:
     """As cameras leave it that were held upright: its labels lie across what is shown."""
     exif = Image.Exif()
     exif[0x0112] = 6
-    Image.open(path).save(path, exif=exif)
+    whole(path).save(path, exif=exif)
 
 
 ALL = ("evaluate", "train", "report")
@@ -187,7 +187,7 @@ def _twins(data: Path) -> None:
 def _smaller(data: Path) -> None:
     for kind in ("images", "labels"):
         path = first_of(data, "val", kind)
-        Image.open(path).crop((0, 0, 33, 47)).save(path)
+        whole(path).crop((0, 0, 33, 47)).save(path)
 
 
 def _beside(data: Path) -> None:
@@ -252,7 +252,7 @@ def _copied_into(split: str, again: Callable[[Path, Path], object]) -> Spoil:
 
 def _repacked(source: Path, target: Path) -> None:
     """The same pixels, other bytes."""
-    Image.open(source).save(target, compress_level=9)
+    whole(source).save(target, compress_level=9)
 
 
 def _not_utf8(data: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bad_pictures import encoded, oriented, patched, png, promising, sound, video
+from bad_pictures import encoded, oriented, patched, png, promising, sound, video, whole
 from cases_images import as_expected, expect, make_special, predictor_of, run
 from harness import Case, Things
 from PIL import Image
@@ -29,7 +29,7 @@ def _named(name: str, *files: str, fill: Fill = lambda _folder, _things: None) -
     """Whole images of these names, and what else lies beside them: all of the images must be answered, and nothing else."""
 
     def prepare(work: Path, things: Things) -> Sequence[object]:
-        folder, clean = _folder(work), Image.open(things.image)
+        folder, clean = _folder(work), whole(things.image)
         for number, file in enumerate(files):
             picture = clean.rotate(90 * number)
             picture.save(folder / file, format="PNG")
@@ -156,7 +156,7 @@ def _answered(
         return run(things, work / file, work)
 
     def right(work: Path, _said: object) -> bool:
-        found = [Image.open(path).size for path in sorted((work / "answers" / "labels").iterdir())]
+        found = [whole(path).size for path in sorted((work / "answers" / "labels").iterdir())]
         return len(found) in (frames if isinstance(frames, range) else (frames,)) and (not sizes or found == list(sizes))
 
     return Case(f"video: {name}", prepare, right=right)
@@ -237,7 +237,7 @@ def _viewed(name: str, make: Callable[[Path, Things], Path], *says: str) -> Case
 def _dropped(name: str, spoil: Callable[[Image.Image], bytes], *says: str) -> Case:
     def prepare(work: Path, things: Things) -> Callable[[], object]:
         del work
-        body, session = spoil(Image.open(things.image)), Session(predictor_of(things.small), None)
+        body, session = spoil(whole(things.image)), Session(predictor_of(things.small), None)
         return lambda: session.drop(body, "dropped.png")
 
     return Case(f"view: dropped {name}", prepare, says=says)
@@ -256,7 +256,7 @@ def _ask(things: Things) -> dict[str, Any]:
 
 def _turned(work: Path, things: Things) -> Callable[[], object]:
     del work
-    stored, exif = oriented(Image.open(things.image), 6)
+    stored, exif = oriented(whole(things.image), 6)
     session = Session(predictor_of(things.small), None)
 
     def show() -> object:

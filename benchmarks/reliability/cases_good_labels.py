@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bad_pictures import Pixels, four_bit, oriented, png, rows_of
+from bad_pictures import Pixels, four_bit, oriented, png, rows_of, whole
 from cases_labels import Spoil, check, colours, first_of, put, save
 from harness import Case, Things, copied
 from PIL import Image
@@ -24,7 +24,7 @@ def _good(name: str, write: Spoil, shows: Callable[[Pixels], Any] = lambda value
     def written(work: Path, things: Things) -> tuple[Path, Pixels]:
         data = copied(things.data, work)
         path = first_of(data, "val")
-        values = np.asarray(Image.open(path))
+        values = np.asarray(whole(path))
         write(path, values)
         return data, np.asarray(shows(values))
 
@@ -75,7 +75,7 @@ def _classless(work: Path, things: Things) -> Callable[[], object]:
     """One class is in no label file of `val`: what is said of the others stays."""
     data = copied(things.data, work)
     for path in (data / "val" / "labels").iterdir():
-        values = np.asarray(Image.open(path)).copy()
+        values = np.asarray(whole(path)).copy()
         values[values == 7] = 255
         save(values)(path)
     return lambda: evaluate(things.package, data, "val", threads=1)
@@ -87,7 +87,7 @@ def _same_records(write: Spoil) -> Callable[[Path, Things], Callable[[], object]
     def prepare(work: Path, things: Things) -> Callable[[], object]:
         data = copied(things.data, work)
         for path in (data / "val" / "labels").iterdir():
-            write(path, np.asarray(Image.open(path)))
+            write(path, np.asarray(whole(path)))
         return lambda: (evaluate(things.package, data, "val", threads=1), load_records(things.records))
 
     return prepare

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from bad_pictures import Pixels, Spoil, chunk, encoded, flipped, patched, png, promising, rows_of
+from bad_pictures import Pixels, Spoil, chunk, encoded, flipped, patched, png, promising, rows_of, whole
 from harness import Case, Things
 from PIL import Image
 
@@ -38,13 +38,13 @@ def expect(work: Path, things: Things, name: str, pixels: Pixels) -> None:
 def as_expected(work: Path, _said: object) -> bool:
     """Whether `run` wrote the labels that were expected, and no others."""
     expected = {path.stem: np.load(path) for path in (work / "expected").iterdir()}
-    written = {path.stem: np.asarray(Image.open(path)) for path in (work / "answers" / "labels").iterdir()}
+    written = {path.stem: np.asarray(whole(path)) for path in (work / "answers" / "labels").iterdir()}
     return expected.keys() == written.keys() and all(np.array_equal(expected[name], written[name]) for name in expected)
 
 
 def _refused(name: str, file: str, spoil: Spoil, *says: str) -> Case:
     def prepare(work: Path, things: Things) -> Sequence[object]:
-        (work / file).write_bytes(spoil(Image.open(things.image)))
+        (work / file).write_bytes(spoil(whole(things.image)))
         return run(things, work / file, work)
 
     return Case(f"image: {name}", prepare, says=(file, *says))
@@ -85,11 +85,14 @@ def _text_bomb(clean: Image.Image) -> bytes:
 DAMAGED = (
     _refused("file without a byte", "none.png", lambda _clean: b"", "is empty"),
     _refused("PNG without its end", "end.png", lambda clean: encoded(clean, "PNG")[:-12], "truncated"),
-    _refused("PNG with a turned byte in its pixels", "flip.png", _png_flipped(b"IDAT", 2000), "checksum"),
-    _refused("PNG with a turned byte in its size", "flip.png", _png_flipped(b"IHDR", 6), "no whole file"),
     _refused(
-        "PNG with a turned byte in its last checksum", "flip.png", lambda clean: flipped(encoded(clean, "PNG"), -13), "checksum"
+        "PNG with a turned byte in its last checksum",
+        "flip.png",
+        lambda clean: flipped(encoded(clean, "PNG"), -13),
+        "checksum",
     ),
+    _refused("PNG with a turned byte in its pixels", "flip.png", _png_flipped(b"IDAT", 2000), "cannot read the image"),
+    _refused("PNG with a turned byte in its size", "flip.png", _png_flipped(b"IHDR", 6), "no whole file"),
     _refused("PNG without pixels", "no-pixels.png", lambda _clean: png((96, 64), None), "cannot read the image"),
     _refused("PNG of no width", "zero.png", lambda _clean: png((0, 64), b"\0" * 64), "cannot read the image"),
     _refused("PNG of 3 bits a pixel", "three.png", lambda _clean: png((96, 64), b"\0" * 64, depth=3), "no whole file"),

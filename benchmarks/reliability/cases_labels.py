@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bad_pictures import Pixels, encoded, flipped, promising
+from bad_pictures import Pixels, encoded, flipped, promising, whole
 from cases_images import make_special
 from harness import Case, Things, command, copied
 from PIL import Image
@@ -80,7 +80,7 @@ def _bad(name: str, spoil: Spoil, finding: str, *says: str, verbs: Sequence[str]
     def spoilt(work: Path, things: Things) -> Path:
         data = copied(things.data, work)
         path = first_of(data, "val")
-        spoil(path, np.asarray(Image.open(path)))
+        spoil(path, np.asarray(whole(path)))
         return data
 
     def met_by(verb: str) -> Case:
@@ -213,14 +213,14 @@ BAD = (
         "PNG cut off in the middle",
         put(lambda values: (content := encoded(Image.fromarray(values), "PNG"))[: len(content) // 2]),
         "unreadable-label",
-        "Truncated",
+        "runcated",
         verbs=("evaluate", "train"),
     ),
     *_bad(
         "PNG with a turned byte in its pixels",
         put(lambda values: flipped(content := encoded(Image.fromarray(values), "PNG"), content.index(b"IDAT") + 60)),
         "unreadable-label",
-        "checksum",
+        "cannot read the label file",
     ),
     *_bad("text", put(lambda _values: b'{"shapes": []}'), "unreadable-label", "begins with", "shapes"),
     *_bad(

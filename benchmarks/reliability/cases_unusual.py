@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bad_pictures import Pixels, Spoil, chunk, encoded, flipped, oriented, patched, png, promising, rows_of
+from bad_pictures import Pixels, Spoil, chunk, encoded, flipped, oriented, patched, png, promising, rows_of, whole
 from cases_images import as_expected, expect, make_special, predictor_of, run
 from harness import Case, Things
 from PIL import Image
@@ -26,7 +26,7 @@ def _shown(
     """A case of `run`, whose labels must be those of the pixels that the file shows."""
 
     def prepare(work: Path, things: Things) -> Sequence[object]:
-        clean = Image.open(things.image)
+        clean = whole(things.image)
         (work / file).write_bytes(write(clean))
         expect(work, things, Path(file).stem, np.array(shows(clean)))
         return run(things, work / file, work)
@@ -226,11 +226,6 @@ def _to_predictor(name: str, make: Callable[[Path, Things], Any], *says: str) ->
     return Case(f"predictor: {name}", prepare, says=says)
 
 
-def _written(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
-
-
 def _made(kind: str) -> Callable[[Path, Things], Path]:
     def make(work: Path, _things: Things) -> Path:
         make_special(kind, work / "odd.png")
@@ -245,19 +240,20 @@ def _closed(_work: Path, things: Things) -> Image.Image:
     return picture
 
 
-def _bomb(work: Path, _things: Things) -> Image.Image:
+def _bomb(_work: Path, _things: Things) -> Image.Image:
     with warnings.catch_warnings(action="ignore"):
-        return Image.open(_written(work / "bomb.bmp", promising("BMP", 13_000)))
+        return Image.open(io.BytesIO(promising("BMP", 13_000)))
 
 
 def _same(name: str, write: Spoil, shows: Callable[[Image.Image], Any] = lambda clean: clean) -> Case:
     """A PIL image must be read as its file is."""
 
     def prepare(work: Path, things: Things) -> Callable[[], object]:
-        clean = Image.open(things.image)
-        path = _written(work / "picture", write(clean))
-        expected = predictor_of(things.small)(np.array(shows(clean))).labels
-        return lambda: (predictor_of(things.small)(Image.open(path)).labels, predictor_of(things.small)(path).labels, expected)
+        predictor, clean = predictor_of(things.small), whole(things.image)
+        path, content = work / "picture", write(clean)
+        path.write_bytes(content)
+        expected = predictor(np.array(shows(clean))).labels
+        return lambda: (predictor(Image.open(io.BytesIO(content))).labels, predictor(path).labels, expected)
 
     def right(_work: Path, found: Any) -> bool:
         return all(np.array_equal(labels, found[2]) for labels in found[:2])
@@ -277,7 +273,7 @@ PREDICTOR = (
     ),
     _to_predictor(
         "PIL image that is cut off",
-        lambda work, things: Image.open(_written(work / "cut.jpg", encoded(Image.open(things.image), "JPEG")[:900])),
+        lambda _work, things: Image.open(io.BytesIO(encoded(whole(things.image), "JPEG")[:900])),
         "given",
         "truncated",
     ),

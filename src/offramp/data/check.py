@@ -17,6 +17,9 @@ from offramp.errors import InputError
 from offramp.metrics import VOID, Counts
 from offramp.progress import Progress, silent
 
+TOLD_EVERY = 100
+"""Images that are read before a training: few of them are no news."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -126,7 +129,7 @@ def require_readable(splits: Sequence[Split], progress: Progress = silent) -> No
         for index in range(len(split)):
             split.pair(index)
             done += 1
-            if done < total:  # its end is no news: training begins
+            if done % TOLD_EVERY == 0:
                 progress("check images and labels", done, total)
 
 

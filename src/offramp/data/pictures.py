@@ -195,7 +195,7 @@ def regular_file(file: Path, what: str, name: str | Path) -> Iterator[BufferedRe
 
 
 def _opened(stream: BinaryIO, what: str, name: str | Path, formats: tuple[str, ...]) -> Image.Image:
-    """Look at a picture's header, and at all of a PNG file's checksums: its decoder passes them over."""
+    """Look at a picture's header, and at all of a PNG file's checksums: its decoder passes some of them over."""
     head = stream.read(16)
     if not head:
         raise InputError(f"cannot read the {what} {name}: the file is empty; replace it or remove it")
