@@ -203,6 +203,13 @@ def test_bad_data_and_packages_are_refused(decided, other_sizes, tmp_path):
         evaluate(decided, other_sizes, "val", threads=1)
     with pytest.raises(InputError, match="not a package"):
         evaluate(tmp_path / "nothing", other_sizes, "test")
+    void = tmp_path / "void"
+    shutil.copytree(other_sizes, void)
+    for path in (void / "test" / "labels").iterdir():
+        with Image.open(path) as picture:
+            Image.new("L", picture.size, 255).save(path)
+    with pytest.raises(InputError, match=r"no pixel of .*test is labelled with a class"):
+        evaluate(decided, void, "test", threads=1)
 
 
 # ----------------------------------------------------------------------------------------------------------- side by side

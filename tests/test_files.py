@@ -310,3 +310,11 @@ def test_sha256(tmp_path):
     assert sha256_of(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     (tmp_path / "long").write_bytes(bytes(3_000_000))
     assert sha256_of(tmp_path / "long") == hashlib.sha256(bytes(3_000_000)).hexdigest()
+
+
+@pytest.mark.parametrize("letter", ["n", "道"])
+def test_a_name_may_be_as_long_as_names_can_be(tmp_path, letter):
+    name = letter * (255 // len(letter.encode()))
+    with new_file(tmp_path / name) as temporary:
+        temporary.write_text("new")
+    assert names(tmp_path) == [name]

@@ -102,6 +102,13 @@ def test_memory_is_the_peak_in_bytes():
     assert peak_memory_bytes() == pytest.approx(kib * 1024, rel=0.05)
 
 
+def test_memory_is_not_that_of_who_started_the_process():
+    held = bytearray(400 << 20)  # touched: zeros that are written
+    code = "from offramp.profiling import peak_memory_bytes; print(peak_memory_bytes())"
+    peak = int(subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout)
+    assert peak < len(held)
+
+
 @pytest.mark.parametrize("passes", [0, -1])
 def test_no_passes_are_refused(tmp_path, passes):
     with pytest.raises(InputError, match=f"passes must be at least 1, got {passes}"):

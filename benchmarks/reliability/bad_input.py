@@ -17,16 +17,26 @@ from pathlib import Path
 
 import cases_api
 import cases_artifacts
+import cases_classes
 import cases_data
+import cases_frames
+import cases_good_labels
 import cases_images
+import cases_labels
 import cases_options
+import cases_unusual
 from harness import Case, make_things, try_case
 
 from offramp.files import new_file
 
 CASES: tuple[Case, ...] = (
     *cases_images.CASES,
+    *cases_unusual.CASES,
+    *cases_frames.CASES,
+    *cases_labels.CASES,
+    *cases_good_labels.CASES,
     *cases_data.CASES,
+    *cases_classes.CASES,
     *cases_artifacts.CASES,
     *cases_options.CASES,
     *cases_api.CASES,

@@ -50,7 +50,8 @@ def evaluate(
         progress: told of each image.
 
     Raises:
-        InputError: bad package or data, data with other classes, no such image, or a precision that the engine does not have.
+        InputError: bad package or data, data with other classes or nothing labelled, no such image, or a precision that the
+            engine does not have.
 
     """
     network = StagedNetwork(package, open_engine(engine, threads, precision))
@@ -63,6 +64,10 @@ def evaluate(
     counts = []
     for index in range(len(samples)):
         counts.append(_ask_all(network, samples, index))
+        if images is None and len(counts) == len(samples) and not any(labelled.any() for _, _, labelled, *_ in counts):
+            raise InputError(
+                f"no pixel of {samples.root}/{split} is labelled with a class; see offramp data check {samples.root}"
+            )
         progress(f"evaluate {samples.name}", index + 1, len(samples))
     arrays = (np.stack(of_images) for of_images in zip(*counts, strict=True))
     info = RecordsInfo(

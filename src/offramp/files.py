@@ -32,9 +32,19 @@ STRANGERS_S = 86400.0
 NOT_TO_BE_HAD = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errno.EXDEV)
 """What systems and file systems say that cannot exchange two folders."""
 
+SHORT = 48
+"""Letters of a name that a temporary one begins with: at most 192 of 255 bytes."""
+
 
 def _beside(path: Path, kind: str = "tmp") -> Path:
-    return path.with_name(f".{path.name}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.{kind}")
+    return path.with_name(f".{_short(path.name)}.{_machine()}-{os.getpid()}-{secrets.token_hex(4)}.{kind}")
+
+
+def _short(name: str) -> str:
+    """A name as temporary ones hold it. A name may be as long as the file system allows; what is added must find room."""
+    return (
+        name if len(name) <= SHORT else f"{name[: SHORT - 9]}~{hashlib.blake2b(os.fsencode(name), digest_size=4).hexdigest()}"
+    )
 
 
 @cache
@@ -181,9 +191,13 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
     with suppress(OSError):
         for entry in list(os.scandir(folder)):
             found = LEFTOVER.fullmatch(entry.name)
-            if found is None or name not in (None, found["target"]) or not _is_given_up(Path(entry.path), found):
+            if (
+                found is None
+                or (name is not None and _short(name) != found["target"])
+                or not _is_given_up(Path(entry.path), found)
+            ):
                 continue
-            if found["kind"] == "old" and not (folder / found["target"]).exists():
+            if found["kind"] == "old" and not (folder / (name or found["target"])).exists():
                 continue  # the only one there is
             if entry.is_dir(follow_symlinks=False):
                 shutil.rmtree(entry.path, ignore_errors=True)
@@ -219,7 +233,12 @@ def _recover(path: Path) -> None:
     with suppress(OSError):
         for entry in list(os.scandir(path.parent)):
             found = LEFTOVER.fullmatch(entry.name)
-            if found and found["kind"] == "old" and found["target"] == path.name and _is_given_up(Path(entry.path), found):
+            if (
+                found
+                and found["kind"] == "old"
+                and found["target"] == _short(path.name)
+                and _is_given_up(Path(entry.path), found)
+            ):
                 Path(entry.path).rename(path)
                 return
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from offramp.data.check import check
+from offramp.data.check import check, require_readable
+from offramp.data.folder import open_split
 from offramp.errors import InputError
 
 
@@ -122,3 +123,28 @@ def test_names_in_a_list_without_files(tmp_path):
 def test_what_is_no_dataset_is_refused(tmp_path):
     with pytest.raises(InputError, match="cannot tell the layout"):
         check(tmp_path)
+
+
+def test_the_same_picture_in_two_splits_and_splits_without_labels(root):
+    put(root, "void", labels=[[9] * 4] * 2)
+    for split, name in (("val", "again"), ("val", "twice"), ("test", "other")):
+        for kind in ("images", "labels"):
+            (root / split / kind).mkdir(parents=True, exist_ok=True)
+        seed = 3 if split == "test" else 5
+        Image.new("RGB", (4, 2), (seed, 5, 5)).save(root / split / "images" / f"{name}.png", compress_level=9)
+        Image.new("L", (4, 2), 9 if split == "test" else 0).save(root / split / "labels" / f"{name}.png")
+    assert kinds(check(root)) == [
+        ("in-two-splits", "val/images/again.png"),
+        ("in-two-splits", "val/images/twice.png"),
+        ("nothing-labelled", ""),
+    ]
+    assert "good.png of train" in check(root).findings[0].detail
+
+
+def test_everything_is_read_before_a_training(root, monkeypatch):
+    put(root, "late", labels=[[0] * 4])
+    monkeypatch.setattr("offramp.data.check.TOLD_EVERY", 1)
+    told = []
+    with pytest.raises(InputError, match=r"late\.png is 4x2 but its labels are 4x1"):
+        require_readable([open_split(root, "train")], lambda *call: told.append(call))
+    assert told == [("check images and labels", 1, 2)]

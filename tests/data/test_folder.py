@@ -1,15 +1,15 @@
 """Folders written by hand, and what must be read from them."""
 
-import io
 import json
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from offramp.data.folder import LabelCode, load_image, open_dataset, open_split
+from offramp.data.folder import open_dataset, open_split
 from offramp.errors import InputError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -160,7 +160,7 @@ def test_unknown_layout_names_the_known_ones(tmp_path):
         ("{}", '"classes" must be a list of names'),
         ('{"classes": ["a", 3]}', '"classes" must be a list of names'),
         ('{"classes": []}', "1 to 255 names, not 0"),
-        ('{"classes": ["a", "b", "a"]}', "names a more than once"),
+        ('{"classes": ["a", "b", "a"]}', 'names "a" more than once'),
         ('{"classes": ["a", "b"], "void_index": 1}', '"void_index" must be a whole number from 2'),
         ('{"classes": ["a", "b"], "void_index": "2"}', '"void_index" must be a whole number'),
         ('{"classes": ["a", "b"], "palette": [[1, 2, 3]]}', "1 colours for 2 classes"),
@@ -185,6 +185,73 @@ def test_class_file_without_palette_and_void_takes_those_of_voc(tmp_path):
     assert split.labels(0).tolist() == [[2, 255]]
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"classes": ["a"], "classes": ["b"]}', "it has a key twice"),
+        ('{"classes": ["a", "\\u001b[2J"]}', 'names that can be printed, not "\\\\u001b'),
+        ('{"classes": ["a", "\\ud800"]}', "names that can be printed"),
+        ('{"classes": [' + ",".join("1" * 999) + "]}", r"list of names, not \[1, .{0,60}\.\.\.$"),
+        ('{"classes": ["a"], "palette": [[1, 2, 3], [1, 2, 3]]}', "the same colour, or one and void"),
+        (" " * (1 << 20) + "{}", "more than 1048576 bytes"),
+    ],
+)
+def test_class_files_that_nobody_means(tmp_path, content, message):
+    native(tmp_path)
+    (tmp_path / "classes.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        open_split(tmp_path, "train")
+
+
+def test_class_files_of_other_systems(tmp_path):
+    native(tmp_path)
+    (tmp_path / "classes.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(CLASSES).encode())
+    assert open_split(tmp_path, "train").classes.names == ("road", "tree")
+    (tmp_path / "classes.json").unlink()
+    os.mkfifo(tmp_path / "classes.json")
+    with pytest.raises(InputError, match="it is no file"):
+        open_split(tmp_path, "train")
+
+
+def test_names_pair_whichever_way_their_accents_are_written(tmp_path):
+    native(tmp_path)
+    for kind, form in (("images", "NFC"), ("labels", "NFD")):
+        path = tmp_path / "train" / kind / "a.png"
+        path.rename(path.with_name(unicodedata.normalize(form, "\u00e9.png")))
+    assert [sample.name for sample in open_split(tmp_path, "train").samples] == ["b", "\u00e9"]
+
+
+def test_linked_folders_are_read_and_loops_end(tmp_path):
+    native(tmp_path / "data")
+    for kind in ("images", "labels"):
+        (tmp_path / "data" / "train" / kind).rename(tmp_path / kind)
+        (tmp_path / "data" / "train" / kind).mkdir()
+        (tmp_path / "data" / "train" / kind / "drive").symlink_to(tmp_path / kind)
+        (tmp_path / "data" / "train" / kind / "itself").symlink_to(tmp_path / "data" / "train" / kind)
+        (tmp_path / "data" / "train" / kind / "above").symlink_to(tmp_path / "data")
+    assert [sample.name for sample in open_split(tmp_path / "data", "train").samples] == ["drive/a", "drive/b"]
+
+
+def test_a_file_in_place_of_a_folder_and_names_that_are_no_text_are_named(tmp_path):
+    native(tmp_path)
+    (tmp_path / "val").mkdir()
+    (tmp_path / "val" / "images").write_text("")
+    with pytest.raises(InputError, match=r"cannot list the folder .*images: Not a directory"):
+        open_split(tmp_path, "val")
+    (tmp_path / "train" / "images" / os.fsdecode(b"\xe9.png")).write_bytes(b"")
+    with pytest.raises(InputError, match=r"'\\udce9' in .*images is not in UTF-8"):
+        open_split(tmp_path, "train")
+    with pytest.raises(InputError, match="that is a file"):
+        open_split(tmp_path / "classes.json", "train")
+
+
+def test_labels_that_lie_across_are_told_of_the_orientation(tmp_path):
+    native(tmp_path)
+    save(tmp_path / "train" / "labels" / "a.png", VALUES.T, "P")
+    with pytest.raises(InputError, match=r"3x2 but its labels are 2x3: make them equal \(images are read the way up"):
+        open_split(tmp_path, "train").pair(0)
+
+
 def test_fingerprint_follows_every_file_and_the_meaning_of_labels(tmp_path):
     seen = [open_split(native(tmp_path), "train").fingerprint()]
     assert open_split(native(tmp_path), "train").fingerprint() == seen[0]
@@ -206,89 +273,6 @@ def test_fingerprint_does_not_depend_on_the_place(tmp_path):
     assert (
         open_split(native(tmp_path / "x"), "train").fingerprint() == open_split(native(tmp_path / "y"), "train").fingerprint()
     )
-
-
-def test_load_image_turns_by_exif(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6  # The camera was turned: rotate by 90 degrees to the right.
-    image = np.zeros((2, 3, 3), dtype=np.uint8)
-    image[0, 0] = (255, 255, 255)
-    Image.fromarray(image).save(tmp_path / "x.png", exif=exif)
-    turned = load_image(tmp_path / "x.png")
-    assert turned.shape == (3, 2, 3)
-    assert np.argwhere(turned[..., 0]).tolist() == [[0, 1]]
-
-
-def test_load_image_scales_16_bit_grey(tmp_path):
-    Image.fromarray(np.array([[0, 257 * 100 + 100, 65535]], dtype=np.uint16)).save(tmp_path / "x.png")
-    assert load_image(tmp_path / "x.png").tolist() == [[[0] * 3, [100] * 3, [255] * 3]]
-
-
-def test_load_image_drops_alpha(tmp_path):
-    Image.new("RGBA", (2, 2), (10, 20, 30, 0)).save(tmp_path / "x.png")
-    assert load_image(tmp_path / "x.png")[0, 0].tolist() == [10, 20, 30]
-
-
-def test_load_image_reads_palettes_with_transparency(tmp_path):
-    picture = Image.new("P", (2, 2), 1)
-    picture.putpalette([0, 0, 0, 10, 20, 30])
-    picture.save(tmp_path / "x.png", transparency=bytes([255, 128]))
-    assert load_image(tmp_path / "x.png")[0, 0].tolist() == [10, 20, 30]
-
-
-def test_load_image_reads_cmyk_and_bilevel(tmp_path):
-    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "x.jpg", quality=100)
-    red, green, blue = load_image(tmp_path / "x.jpg")[4, 4].tolist()
-    assert red > 240
-    assert max(green, blue) < 15
-    Image.new("1", (2, 2), 1).save(tmp_path / "y.png")
-    assert load_image(tmp_path / "y.png")[0, 0].tolist() == [255, 255, 255]
-
-
-def test_load_image_refuses_floats(tmp_path):
-    Image.new("F", (2, 2), 0.5).save(tmp_path / "x.tiff")
-    with pytest.raises(InputError, match=r"x\.tiff holds floating-point numbers"):
-        load_image(tmp_path / "x.tiff")
-
-
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "BMP"])
-def test_load_image_names_a_truncated_file(tmp_path, kind):
-    whole = io.BytesIO()
-    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(whole, kind)
-    for length in (0, 10, len(whole.getvalue()) // 2):
-        (tmp_path / "broken").write_bytes(whole.getvalue()[:length])
-        with pytest.raises(InputError, match=r"cannot read the image .*broken"):
-            load_image(tmp_path / "broken")
-
-
-def test_load_image_names_a_missing_file_and_a_folder(tmp_path):
-    with pytest.raises(InputError, match=r"cannot read the image .*gone\.png"):
-        load_image(tmp_path / "gone.png")
-    with pytest.raises(InputError, match="cannot read the image"):
-        load_image(tmp_path)
-
-
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="rights do not bind this user")
-def test_load_image_names_a_file_without_rights(tmp_path):
-    path = save(tmp_path / "x.png", VALUES)
-    path.chmod(0)
-    with pytest.raises(InputError, match="cannot read the image"):
-        load_image(path)
-
-
-def test_load_image_refuses_decompression_bombs(tmp_path, monkeypatch):
-    path = save(tmp_path / "x.png", np.zeros((20, 20), dtype=np.uint8))
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
-    with pytest.raises(InputError, match=r"x\.png.*decompression bomb"):
-        load_image(path)
-
-
-def test_decode_marks_unknown_values_as_void(tmp_path):
-    path = save(tmp_path / "x.png", np.array([[5, 6, 9, 200]], dtype=np.uint8))
-    labels, unknown = LabelCode({5: 0, 9: 1, 4: 255}, {}).decode(path)
-    assert labels.tolist() == [[0, 255, 1, 255]]
-    assert unknown == ["6", "200"]
 
 
 @pytest.mark.skipif(not (SHARED / "camvid").is_dir(), reason="the CamVid folder is not there")

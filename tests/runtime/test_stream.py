@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from offramp.artifacts import RunLog, load_json, run_log
+from offramp.data import pictures
 from offramp.errors import InputError
 from offramp.runtime.outputs import OVERLAYS, RUN_LOG, TABLE
 from offramp.runtime.predictor import Predictor
@@ -476,3 +478,34 @@ def test_what_is_no_video_is_refused(predictor, tmp_path, content):
     (tmp_path / "drive.mp4").write_bytes(content)
     with pytest.raises(InputError, match=r"cannot read the video .*drive\.mp4"):
         run(tmp_path / "drive.mp4", predictor, tmp_path / "out")
+
+
+def test_a_folder_lists_images_and_no_folders(tmp_path):
+    folder = tmp_path / "in"
+    (folder / "b.png").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"no images in .*not in folders below it"):
+        open_source(folder)
+    Image.fromarray(pixels(1)).save(folder / "a.png")
+    assert open_source(folder).total == 1
+    (folder / os.fsdecode(b"caf\xe9.png")).write_bytes(b"")
+    with pytest.raises(InputError, match=r"'caf\\udce9\.png' in .* is not in UTF-8: rename"):
+        open_source(folder)
+
+
+def test_frames_that_are_too_large_are_refused(video, monkeypatch):
+    assert len(list(open_source(video).shots)) == 4
+    monkeypatch.setattr(pictures, "MOST_PIXELS", 96 * 64 - 1)
+    with pytest.raises(InputError, match=r"video .*drive\.mp4 is too large: it says that it has 96x64 pixels"):
+        open_source(video)
+
+
+def test_a_film_without_pictures_is_refused(tmp_path):
+    av = pytest.importorskip("av")
+    with av.open(str(tmp_path / "song.mkv"), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+        frame.rate = 8000
+        for packet in (*stream.encode(frame), *stream.encode()):
+            container.mux(packet)
+    with pytest.raises(InputError, match=r"song\.mkv: there is no video in it"):
+        open_source(tmp_path / "song.mkv")

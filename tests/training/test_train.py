@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from offramp.data.synthetic import draw_dataset
@@ -367,6 +368,26 @@ def test_bad_requests_leave_no_folder(scenes, tmp_path):
         with pytest.raises(InputError, match=message):
             train(scenes, run, training=QUICK, **options)
         assert not run.exists()
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_an_image_that_cannot_be_read_is_found_before_anything_is_trained(scenes, tmp_path, split):
+    data = tmp_path / "scenes"
+    shutil.copytree(scenes, data)
+    last = max((data / split / "images").iterdir())
+    last.write_bytes(last.read_bytes()[:300])
+    with pytest.raises(InputError, match=rf"cannot read the image .*{last.name}"):
+        train(data, tmp_path / "run", network="test_efficientnet", exits=1, training=QUICK)
+    assert not (tmp_path / "run").exists()
+
+
+def test_validation_without_a_label_is_refused(scenes, tmp_path):
+    data = tmp_path / "scenes"
+    shutil.copytree(scenes, data)
+    for path in (data / "val" / "labels").iterdir():
+        Image.new("L", (96, 64), 255).save(path)
+    with pytest.raises(InputError, match=r"no pixel of .*val is labelled"):
+        train(data, tmp_path / "run", network="test_efficientnet", exits=1, training=QUICK)
 
 
 # -------------------------------------------------------------------------------------------------------------------- seed

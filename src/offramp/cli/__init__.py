@@ -112,7 +112,8 @@ def _stop(ending: Ending) -> None:
 
 
 def _fail(message: str) -> None:
-    line = " ".join(message.split())
+    # Names of files may hold anything, also what a terminal would obey.
+    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(message.split()))
     if line:
         print(f"offramp: {line}", file=sys.stderr)  # noqa: T201
     sys.exit(2)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 import numpy as np
 
 from offramp.data.catalog import Classes
-from offramp.data.folder import LabelCode, Pairs, Sample, list_values, load_image, open_dataset, size_text
+from offramp.data.folder import LabelCode, Pairs, Sample, Split, list_values, load_image, open_dataset, size_text, turned_hint
+from offramp.data.pictures import Pixels
 from offramp.errors import InputError
 from offramp.metrics import VOID, Counts
 from offramp.progress import Progress, silent
+
+TOLD_EVERY = 100
+"""Images that are read before a training: few of them are no news."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Finding:
 
     kind: str
     """`no-split`, `empty-split`, `split-list`, `missing-files`, `same-name`, `image-without-label`, `label-without-image`,
-    `unreadable-image`, `unreadable-label`, `size-mismatch` or `unknown-values`."""
+    `unreadable-image`, `unreadable-label`, `size-mismatch`, `unknown-values`, `nothing-labelled` or `in-two-splits`."""
     split: str
     file: str
     """Relative to the root; empty where no single file is meant."""
@@ -81,6 +86,7 @@ def check(root: Path, progress: Progress = silent) -> Findings:
     """
     dataset = open_dataset(root)
     counts, findings = [], []
+    seen: dict[bytes, tuple[str, Path]] = {}
     for split in dataset.splits():
         try:
             pairs = dataset.pairs(split)
@@ -92,9 +98,11 @@ def check(root: Path, progress: Progress = silent) -> Findings:
         for done, sample in enumerate(pairs.samples, start=1):
             findings += [
                 Finding(kind, split, path.relative_to(dataset.root).as_posix(), detail)
-                for kind, path, detail in _wrong_with(sample, pairs.code, pixels)
+                for kind, path, detail in _wrong_with(sample, split, pairs.code, pixels, seen)
             ]
             progress(f"check {split}", done, len(pairs.samples))
+        if pairs.samples and not pixels[: len(dataset.classes.names)].any():
+            findings.append(Finding("nothing-labelled", split, "", "no pixel is labelled with a class: label some"))
         counts.append(
             SplitCount(
                 name=split,
@@ -106,6 +114,23 @@ def check(root: Path, progress: Progress = silent) -> Findings:
     if not dataset.splits():
         findings.append(Finding("no-split", "", "", f"there is no split; a dataset here is {dataset.layout.expects}"))
     return Findings(dataset.root, dataset.classes, tuple(counts), tuple(findings))
+
+
+def require_readable(splits: Sequence[Split], progress: Progress = silent) -> None:
+    """Read every image and its labels once: what would stop a training hours later is found before it begins.
+
+    Raises:
+        InputError: one cannot be read, differs in size from its labels, or holds values that mean nothing.
+
+    """
+    total = sum(len(split) for split in splits)
+    done = 0
+    for split in splits:
+        for index in range(len(split)):
+            split.pair(index)
+            done += 1
+            if done % TOLD_EVERY == 0:
+                progress("check images and labels", done, total)
 
 
 def _unpaired(pairs: Pairs, split: str, root: Path) -> list[Finding]:
@@ -125,13 +150,28 @@ def _unpaired(pairs: Pairs, split: str, root: Path) -> list[Finding]:
     return findings
 
 
-def _wrong_with(sample: Sample, code: LabelCode, pixels: Counts) -> Iterator[tuple[str, Path, str]]:
-    """Yield (kind, file, detail) for what is wrong with one image and its labels; add its labels to `pixels`, (256,)."""
+def _wrong_with(
+    sample: Sample, split: str, code: LabelCode, pixels: Counts, seen: dict[bytes, tuple[str, Path]]
+) -> Iterator[tuple[str, Path, str]]:
+    """Yield (kind, file, detail) for what is wrong with one image and its labels.
+
+    Args:
+        sample: the image and its labels.
+        split: its split.
+        code: what label files mean.
+        pixels: its labels are added to these counts, (256,).
+        seen: split and file of images by a hash of their pixels; its own is added.
+
+    """
     image = labels = None
     try:
         image = load_image(sample.image)
     except InputError as error:
         yield "unreadable-image", sample.image, str(error)
+    else:
+        first, other = seen.setdefault(_hash_of(image), (split, sample.image))
+        if first != split:
+            yield "in-two-splits", sample.image, f"is the same picture as {other} of {first}: leave it in one split alone"
     try:
         labels, unknown = code.decode(sample.label)
     except InputError as error:
@@ -141,7 +181,15 @@ def _wrong_with(sample: Sample, code: LabelCode, pixels: Counts) -> Iterator[tup
         if unknown:
             yield "unknown-values", sample.label, f"holds {list_values(unknown)}, neither a class nor void"
     if image is not None and labels is not None and image.shape[:2] != labels.shape:
-        yield "size-mismatch", sample.label, f"is {size_text(labels)}, its image is {size_text(image)}"
+        yield (
+            "size-mismatch",
+            sample.label,
+            f"is {size_text(labels)}, its image is {size_text(image)}{turned_hint(image, labels)}",
+        )
+
+
+def _hash_of(image: Pixels) -> bytes:
+    return hashlib.blake2b(repr(image.shape).encode() + image.tobytes(), digest_size=16).digest()
 
 
 def _split_json(split: SplitCount, classes: Classes) -> dict[str, Any]:

@@ -10,6 +10,11 @@ from offramp.data.catalog import Classes, Colour, LabelFiles
 from offramp.errors import InputError
 from offramp.metrics import VOID
 
+LARGEST = 1 << 20
+"""Bytes of a class file."""
+SHOWN = 60
+"""Characters of a value that an error shows."""
+
 
 def read_class_file(path: Path) -> tuple[Classes, Colour | None, tuple[LabelFiles, ...]]:
     """Read the keys `classes`, `palette` (if absent, the colours of PASCAL VOC) and `void_index` (if absent, 255).
@@ -22,17 +27,14 @@ def read_class_file(path: Path) -> tuple[Classes, Colour | None, tuple[LabelFile
         InputError: the file is no JSON, or a key is missing or makes no sense.
 
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise InputError(f"cannot read the class file {path}: {error}; it must be JSON") from error
+    content = _content(path)
     if not isinstance(content, dict):
         raise _broken(path, f'it must hold an object with the key "classes", not {type(content).__name__}')
     names = _names(content.get("classes"), path)
     void = content.get("void_index", VOID)
     if type(void) is not int or not len(names) <= void <= VOID:
         raise _broken(
-            path, f'"void_index" must be a whole number from {len(names)} (the number of classes) to 255, not {void!r}'
+            path, f'"void_index" must be a whole number from {len(names)} (the number of classes) to 255, not {_short(void)}'
         )
     colours = _palette(content.get("palette"), len(names), path)
     void_colour = colours[-1] if len(colours) > len(names) else None
@@ -40,14 +42,43 @@ def read_class_file(path: Path) -> tuple[Classes, Colour | None, tuple[LabelFile
     return Classes(names, colours[: len(names)]), void_colour, (kind,)
 
 
+def _content(path: Path) -> Any:
+    try:
+        if path.exists() and not path.is_file():
+            raise _broken(path, "it is no file")  # a pipe would be waited for
+        if path.stat().st_size > LARGEST:
+            raise _broken(path, f"it has more than {LARGEST} bytes")
+        return json.loads(path.read_text(encoding="utf-8-sig"), object_pairs_hook=lambda pairs: _object(pairs, path))
+    except InputError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"cannot read the class file {path}: {error}; it must be JSON") from error
+
+
+def _object(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        raise _broken(path, "it has a key twice")
+    return content
+
+
+def _short(value: object) -> str:
+    """A value as it stands in the file, or its beginning."""
+    text = json.dumps(value)
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+
+
 def _names(entries: Any, path: Path) -> tuple[str, ...]:
-    if not isinstance(entries, list) or not all(isinstance(entry, str) and entry for entry in entries):
-        raise _broken(path, f'"classes" must be a list of names, not {entries!r}')
+    if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+        raise _broken(path, f'"classes" must be a list of names, not {_short(entries)}')
+    for entry in entries:
+        if not entry.strip() or not entry.isprintable():
+            raise _broken(path, f'"classes" must be a list of names that can be printed, not {_short(entry)}')
     if not 1 <= len(entries) <= VOID:
         raise _broken(path, f'"classes" must hold 1 to 255 names, not {len(entries)}')
     twice = sorted({entry for entry in entries if entries.count(entry) > 1})
     if twice:
-        raise _broken(path, f'"classes" names {", ".join(twice)} more than once')
+        raise _broken(path, f'"classes" names {_short(twice[0])} more than once')
     return tuple(entries)
 
 
@@ -62,8 +93,8 @@ def _palette(entries: Any, num_classes: int, path: Path) -> tuple[Colour, ...]:
             f'"palette" has {len(entries)} colours for {num_classes} classes: give one a class, and perhaps one for void',
         )
     colours = tuple((red, green, blue) for red, green, blue in entries)
-    if len(set(colours[:num_classes])) < num_classes:
-        raise _broken(path, '"palette" gives two classes the same colour')
+    if len(set(colours)) < len(colours):
+        raise _broken(path, '"palette" gives two classes the same colour, or one and void')
     return colours
 
 

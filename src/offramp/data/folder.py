@@ -7,20 +7,18 @@ indices 0..C-1 and VOID.
 from __future__ import annotations
 
 import hashlib
-import struct
-import zlib
+import unicodedata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import BinaryIO, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
 
 from offramp.data.catalog import CLASS_FILE, LAYOUTS, SPLITS, Classes, Colour, LabelFiles, Layout
 from offramp.data.class_file import read_class_file
+from offramp.data.labels import LabelCode
+from offramp.data.pictures import decode_image, load_image, regular_file
 from offramp.errors import InputError
 from offramp.metrics import VOID
 
@@ -37,25 +35,9 @@ __all__ = [
     "open_split",
 ]
 
-T = TypeVar("T", int, npt.NDArray[np.int32])
 Pixels = npt.NDArray[np.uint8]
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
-
-# What Pillow raises on broken files; it lets the errors of its decoders through.
-BROKEN_FILE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    IndexError,
-    EOFError,
-    OverflowError,
-    struct.error,
-    zlib.error,
-    Image.DecompressionBombError,
-    Image.DecompressionBombWarning,
-)
 
 
 @dataclass(frozen=True)
@@ -65,38 +47,6 @@ class Sample:
     name: str
     image: Path
     label: Path
-
-
-@dataclass(frozen=True)
-class LabelCode:
-    """What the values, or the colours, in a dataset's label files mean."""
-
-    values: dict[int, int]
-    """Value in the file -> class index or VOID."""
-    colours: dict[Colour, int]
-    """Colour in the file -> class index or VOID, for three-channel files."""
-
-    def decode(self, path: Path) -> tuple[Pixels, list[str]]:
-        """Read a label file.
-
-        Returns:
-            Class indices and VOID, uint8 (H, W), and the values (or colours) in the file that mean nothing; their pixels
-            are VOID.
-
-        Raises:
-            InputError: the file cannot be read, or is of a kind that holds no labels.
-
-        """
-        with _reading(path, "label file"), Image.open(path) as picture:
-            if picture.mode in ("RGB", "RGBA"):
-                rgb = np.asarray(picture.convert("RGB")).astype(np.int32)
-                colours = {_packed(*colour): index for colour, index in self.colours.items()}
-                labels, unknown = _look_up(_packed(rgb[..., 0], rgb[..., 1], rgb[..., 2]), colours)
-                return labels, [f"#{colour:06x}" for colour in unknown]
-            if picture.mode in ("1", "L", "P", "I", "I;16"):
-                labels, unknown = _look_up(np.asarray(picture).astype(np.int32), self.values)
-                return labels, [str(value) for value in unknown]
-            raise InputError(f"label file {path} has mode {picture.mode}: save labels as palette PNG (P) or grey PNG (L)")
 
 
 @dataclass(frozen=True)
@@ -145,17 +95,22 @@ class Split:
         image, labels = self.image(i), self.labels(i)
         if image.shape[:2] != labels.shape:
             raise InputError(
-                f"{self.samples[i].image} is {size_text(image)} but its labels are {size_text(labels)}: make them equal; "
-                f"`offramp data check {self.root}` lists all such files"
+                f"{self.samples[i].image} is {size_text(image)} but its labels are {size_text(labels)}: make them equal"
+                f"{turned_hint(image, labels)}; `offramp data check {self.root}` lists all such files"
             )
         return image, labels
 
     def fingerprint(self) -> str:
-        """SHA-256 of the classes, the meaning of the label values, and every file's name, size and bytes."""
+        """SHA-256 of the classes, the meaning of the label values, and every file's name, size and bytes.
+
+        Raises:
+            InputError: a file cannot be read.
+
+        """
         whole = hashlib.sha256(repr((self.classes, self.code)).encode())
         for sample in self.samples:
             for path in (sample.image, sample.label):
-                with path.open("rb") as file:
+                with regular_file(path, "file", path) as file:
                     digest = hashlib.file_digest(file, "sha256").hexdigest()
                 whole.update(f"{sample.name}\0{path.suffix}\0{path.stat().st_size}\0{digest}\n".encode())
         return whole.hexdigest()
@@ -231,7 +186,8 @@ def open_dataset(root: Path) -> Dataset:
     """
     root = Path(root)
     if not root.is_dir():
-        raise InputError(f"no dataset at {root}: there is no such folder; give the folder that holds the splits")
+        what = "that is a file" if root.is_file() else "there is no such folder"
+        raise InputError(f"no dataset at {root}: {what}; give the folder that holds the splits")
     for layout in LAYOUTS.values():
         for place in (root / inner for inner in layout.roots):
             if all(next(place.glob(marker), None) is not None for marker in layout.markers):
@@ -276,79 +232,16 @@ def open_split(root: Path, split: str) -> Split:
     return Split(dataset.root, split, dataset.classes, pairs.samples, pairs.code)
 
 
-def load_image(path: Path) -> Pixels:
-    """Read a picture of any kind as RGB, uint8 (H, W, 3), the way up that its EXIF orientation says.
-
-    16-bit grey is scaled to 8 bits; alpha is dropped, since the colours below it are what the camera saw.
-
-    Raises:
-        InputError: the file is missing, truncated, no picture, too large to be one, or of a mode without a known range.
-
-    """
-    return decode_image(path, path)
-
-
-def decode_image(file: Path | BinaryIO, name: str | Path, *, formats: tuple[str, ...] | None = None) -> Pixels:
-    """Read a picture, as `load_image` does, from a file or from memory.
-
-    Args:
-        file: where it is.
-        name: what errors call it.
-        formats: Pillow's names of the only formats that are read; by default all that Pillow knows.
-
-    Raises:
-        InputError: as `load_image`.
-
-    """
-    with _reading(name, "image"), Image.open(file, formats=formats) as opened:
-        picture = ImageOps.exif_transpose(opened)
-        if picture.mode == "F":
-            raise InputError(f"image {name} holds floating-point numbers of unknown range: save it with 8 or 16 bits")
-        if picture.mode.startswith("I"):
-            deep = np.asarray(picture).astype(np.int64).clip(0, 65535)
-            grey = ((deep + 128) // 257).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-        return np.array(picture.convert("RGB"))
-
-
-def _packed(red: T, green: T, blue: T) -> T:
-    """Make one number of a colour; channels are integers or arrays of them."""
-    return red << 16 | green << 8 | blue
-
-
-def _look_up(raw: npt.NDArray[np.int32], meaning: dict[int, int]) -> tuple[Pixels, list[int]]:
-    """Replace values by their meaning; return also the values without one, whose pixels become VOID."""
-    known = np.array(sorted(meaning), dtype=np.int32)
-    meanings = np.array([meaning[int(value)] for value in known], dtype=np.uint8)
-    places = np.searchsorted(known, raw).clip(max=len(known) - 1)
-    unknown = known[places] != raw
-    labels = meanings[places]
-    labels[unknown] = VOID
-    return labels, [int(value) for value in np.unique(raw[unknown])]
-
-
-@contextmanager
-def _reading(path: str | Path, what: str) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except BROKEN_FILE as error:
-        raise InputError(f"cannot read the {what} {path}: {error}; replace it or remove it") from error
-
-
 def _by_name(
     folder: Path, ending: str, suffixes: tuple[str, ...], listed: set[str] | None
 ) -> tuple[dict[str, Path], tuple[Path, ...]]:
     """Files below `folder` by name without ending and suffix, and those whose name was taken. `listed` None: all names."""
     named: dict[str, Path] = {}
     taken = []
-    for path in sorted(folder.rglob("*")):
+    for path in sorted(_files_below(folder)):
         if path.suffix.lower() not in suffixes or not path.stem.endswith(ending) or path.name.startswith("."):
             continue
-        name = path.relative_to(folder).with_name(path.stem.removesuffix(ending)).as_posix()
+        name = _composed(require_text(path.relative_to(folder).with_name(path.stem.removesuffix(ending)), folder))
         if listed is not None and name not in listed:
             continue
         if name in named:
@@ -358,9 +251,43 @@ def _by_name(
     return named, tuple(taken)
 
 
+def _files_below(folder: Path) -> Iterator[Path]:
+    """All that is no folder, in subfolders and linked ones, too; a link to a folder that it lies in is not followed."""
+    waiting: list[tuple[Path, tuple[Path, ...]]] = [(folder, ())] if folder.exists() else []
+    while waiting:
+        inner, above = waiting.pop()
+        try:
+            real = inner.resolve()
+            if any(one.is_relative_to(real) for one in above):
+                continue
+            for path in inner.iterdir():
+                if path.is_dir():
+                    waiting.append((path, (*above, real)))
+                else:
+                    yield path
+        except (OSError, RuntimeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise InputError(
+                f"cannot list the folder {inner}: {reason}; a dataset's images and labels lie in folders"
+            ) from error
+
+
+def require_text(path: Path, folder: Path) -> str:
+    """A name as text. Raises InputError if it is none in UTF-8: no log or table could hold it."""
+    name = path.as_posix()
+    if not name.isascii() and any("\ud800" <= letter <= "\udfff" for letter in name):
+        raise InputError(f"the name of {name!a} in {folder} is not in UTF-8: rename the file")
+    return name
+
+
+def _composed(name: str) -> str:
+    """The same letters as one code each: macOS takes accents apart, and labels drawn there must find their images."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
+
+
 def _names_in(split_list: Path) -> set[str]:
     try:
-        return set(split_list.read_text(encoding="utf-8").split())
+        return set(_composed(split_list.read_text(encoding="utf-8-sig")).split())
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read {split_list}: {error}; it must be text, one name a line") from error
 
@@ -368,6 +295,12 @@ def _names_in(split_list: Path) -> set[str]:
 def size_text(pixels: Pixels) -> str:
     """Width x height, as people write it."""
     return f"{pixels.shape[1]}x{pixels.shape[0]}"
+
+
+def turned_hint(image: Pixels, labels: Pixels) -> str:
+    """What to think of where labels lie across their image."""
+    turned = image.shape[:2] == labels.shape[::-1]
+    return " (images are read the way up that their EXIF orientation says, and so must labels be)" if turned else ""
 
 
 def list_values(values: list[str], at_most: int = 8) -> str:

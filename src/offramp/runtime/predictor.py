@@ -21,6 +21,7 @@ from PIL import Image
 
 from offramp.artifacts import Deployment, load_manifest
 from offramp.data.folder import load_image
+from offramp.data.pictures import pixels_of
 from offramp.errors import InputError
 from offramp.policy import GRID, MEAN, image_score
 from offramp.runtime.engines import ExitAnswer, StagedNetwork, open_engine
@@ -388,14 +389,17 @@ def enlarged(labels: Pixels, stride: int, shape: tuple[int, ...]) -> Pixels:
 def as_pixels(image: Pixels | Image.Image | Path | str) -> Pixels:
     """An image of any kind as RGB, (H, W, 3) uint8.
 
+    Files and PIL images are read by the rules of `load_image`: both come the way up that their EXIF orientation says, and so do
+    the labels.
+
     Raises:
-        InputError: a file that cannot be read, or an array of another shape or type.
+        InputError: a file or picture that cannot be read, or an array of another shape or type.
 
     """
     if isinstance(image, (Path, str)):
         return load_image(Path(image))
     if isinstance(image, Image.Image):
-        return np.asarray(image.convert("RGB"))
+        return pixels_of(image, "given")
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
         raise InputError(f"an image must be RGB, uint8 (height, width, 3), got {got}")

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from offramp.data.folder import IMAGE_SUFFIXES, load_image
+from offramp.data.folder import IMAGE_SUFFIXES, load_image, require_text
+from offramp.data.pictures import require_size
 from offramp.errors import InputError
 from offramp.runtime.reconnecting import Decoded, Reconnecting, Timeouts, unheard
 
@@ -173,9 +174,17 @@ def list_images(folder: Path) -> list[Path]:
         InputError: there are none.
 
     """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith("."))
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise InputError(f"cannot list the folder {folder}: {error.strerror}; check its rights") from error
+    paths = [
+        path for path in inside if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and not path.is_dir()
+    ]
     if not paths:
-        raise InputError(f"no images in {folder}; it may hold {', '.join(IMAGE_SUFFIXES)}")
+        raise InputError(f"no images in {folder}; it may hold {', '.join(IMAGE_SUFFIXES)}, not in folders below it")
+    for path in paths:
+        require_text(path.relative_to(folder), folder)
     return paths
 
 
@@ -215,9 +224,10 @@ def _count(path: Path) -> int:
     av = _av()
     try:
         with av.open(str(path), metadata_errors="replace") as container:
+            _require_video(container, path)
             return int(container.streams.video[0].frames)
-    except (av.FFmpegError, IndexError, ValueError) as error:
-        raise InputError(f"cannot read the video {path}: {error}") from error
+    except (av.FFmpegError, ValueError) as error:
+        raise _unreadable(path, error) from error
 
 
 def _live(name: str, file: str, kind: str | None, patience_s: float, line: Callable[[str], None]) -> Source:
@@ -252,16 +262,35 @@ def _frames(
 
     """
     av = _av()
+    number = -1
     try:
         with av.open(file, format=kind, metadata_errors="replace", timeout=timeouts) as container:
+            _require_video(container, file)
             begun: float | None = None
             for number, frame in enumerate(_decoded(container, most_broken)):
+                require_size((frame.width, frame.height), "video", file)
                 image = np.asarray(frame.to_ndarray(format="rgb24"), np.uint8)
                 seconds = float(number) if frame.time is None else frame.time
                 begun = seconds if begun is None else begun
                 yield image, seconds - begun
-    except (av.FFmpegError, IndexError, ValueError) as error:
-        raise InputError(f"cannot read the video {file}: {error}") from error
+    except InputError:
+        raise
+    except (av.FFmpegError, ValueError) as error:
+        raise _unreadable(file, error, after=number + 1) from error
+
+
+def _unreadable(file: str | Path, error: Exception, after: int = 0) -> InputError:
+    reason = str(getattr(error, "strerror", None) or error)
+    where = f", after {after} frames" if after else ""
+    return InputError(f"cannot read the video {file}{where}: {reason}; repair it, or give another file")
+
+
+def _require_video(container: Any, file: str | Path) -> None:
+    """Refuse what has no video stream, or one whose frames are too large to be decoded."""
+    if not container.streams.video:
+        raise InputError(f"cannot read the video {file}: there is no video in it; give another file")
+    video = container.streams.video[0]
+    require_size((video.width, video.height), "video", file)
 
 
 def _decoded(container: Any, most_broken: int) -> Iterator[Any]:

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from pydantic import ValidationError
 
+from offramp.data.check import require_readable
 from offramp.data.folder import Split, open_split
 from offramp.data.transforms import Crops
 from offramp.errors import InputError
@@ -127,7 +128,9 @@ def train(
     asked, spec = _checked(choice), training or TrainingSpec()
     with joined_world() as world:
         splits = _open(data)
-        world.by_first(lambda: _begin(run, asked, spec, splits, planned, weights=weights, start=start, resume=resume))
+        world.by_first(
+            lambda: _begin(run, asked, spec, splits, planned, weights=weights, start=start, resume=resume, progress=progress)
+        )
         begun = _read(run)
         if not (run / WEIGHTS).exists():
             _train(_build(begun, asked, run), begun, run, splits, world, progress, said)
@@ -142,6 +145,7 @@ def _checked(choice: dict[str, Any]) -> NetworkChoice:
 
 def _open(data: Path) -> Splits:
     train_split, val_split = open_split(data, "train"), open_split(data, "val")
+    _look_at(val_split)  # refused if nothing in it is labelled
     return Splits(train_split, val_split, *_look_at(train_split), fingerprint_of(train_split, val_split))
 
 
@@ -168,6 +172,7 @@ def _begin(
     weights: Path | None,
     start: Path | None,
     resume: bool,
+    progress: Progress = silent,
 ) -> None:
     """Leave a run in the folder that can be gone on with: the one that is there, or a new one before its first step."""
     old = _earlier_run(run, resume=resume)
@@ -201,6 +206,7 @@ def _begin(
     network = _build(begun, asked, run, weights=weights)
     if start is not None:
         take_over(network, start)
+    require_readable((splits.train, splits.val), progress)
     run.mkdir(parents=True, exist_ok=True)
     _describe(splits, begun).save(run)
     # The first state holds the weights that it begins with, so that nobody has to give them again. The run is there last.

@@ -128,7 +128,7 @@ def open_input(source: Path | None) -> Input:
         return Nothing()
     if source.is_dir():
         return Images(list_images(source), source.name)
-    if not source.is_file():
+    if not source.exists():
         raise InputError(f"no such input: {source}; give an image, a folder of images or a video, or nothing")
     if source.suffix.lower() in VIDEO_SUFFIXES:
         return Video(source)

@@ -31,6 +31,8 @@ def read_dropped(body: bytes) -> Pixels:
         InputError: no picture of a known kind, a broken one, or one too large to be true.
 
     """
+    if not body:
+        raise InputError("what was dropped is no picture but an empty file; drop a JPEG, PNG, BMP or WebP file")
     try:
         return decode_image(io.BytesIO(body), "that was dropped", formats=DROPPED)
     except InputError as error:
