@@ -483,7 +483,7 @@ def test_a_manifest_whose_parts_do_not_fit_is_refused(folder, edit, reason):
 def test_what_is_no_package_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"not a package: .* is not a folder"):
         load_manifest(tmp_path / "absent")
-    with pytest.raises(InputError, match=r"cannot read the package .*manifest\.json"):
+    with pytest.raises(InputError, match=r"not a package: .* holds no manifest\.json"):
         load_manifest(tmp_path)
 
 

@@ -3,6 +3,9 @@
 from itertools import pairwise
 
 import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from offramp.policy import GRID, MEAN, PIXEL_THRESHOLDS, image_score
 from offramp.specs import REGIONS
@@ -60,3 +63,44 @@ def test_the_mean_confidence_is_that_of_the_grid():
     sure[0] = [sum(value >= bar for value in confidences) for bar in PIXEL_THRESHOLDS]
     assert float(image_score(sure, 0, MEAN)) == sum(confidences) / 4
     assert float(image_score(sure, 1, MEAN)) == 1.0, "a region without pixels"
+
+
+PIXELS = st.lists(st.floats(0, 1, width=32), max_size=40)
+
+
+@given(confidences=PIXELS, threshold=st.integers(0, GRID - 1))
+@settings(max_examples=200, derandomize=True, deadline=None)
+def test_scores_of_any_pixels_equal_those_counted_one_by_one(confidences, threshold):
+    sure = np.array([[sum(value >= least for value in confidences) for least in PIXEL_THRESHOLDS]] * len(REGIONS))
+    score = float(image_score(sure, 1, threshold))
+    if not confidences:
+        assert score == 1.0
+    elif threshold == MEAN:
+        floors = [max(least for least in PIXEL_THRESHOLDS if least <= value) for value in confidences]
+        assert score == pytest.approx(sum(floors) / len(floors), abs=1e-12)
+        assert (
+            0
+            <= np.mean(confidences) - score
+            <= max(later - least for least, later in pairwise((*PIXEL_THRESHOLDS, 1.0))) + 1e-7
+        )
+    else:
+        assert score == sum(value >= PIXEL_THRESHOLDS[threshold] for value in confidences) / len(confidences)
+
+
+@given(confidences=PIXELS.filter(bool), more=st.lists(st.just(1.0), max_size=5))
+@settings(max_examples=100, derandomize=True, deadline=None)
+def test_a_higher_threshold_never_scores_higher_and_surer_pixels_never_lower(confidences, more):
+    def scores(values):
+        sure = np.array([[sum(value >= least for value in values) for least in PIXEL_THRESHOLDS]] * len(REGIONS))
+        return [float(image_score(sure, 0, threshold)) for threshold in range(1, GRID)] + [float(image_score(sure, 0, MEAN))]
+
+    found = scores(confidences)
+    assert found[:-1] == sorted(found[:-1], reverse=True)
+    assert all(0 <= score <= 1 for score in found)
+    assert all(later >= score for score, later in zip(found, scores(confidences + more), strict=True))
+
+
+def test_the_grid_rises_from_0_and_is_exact_in_float32():
+    assert PIXEL_THRESHOLDS[0] == 0
+    assert all(least < later < 1 for least, later in pairwise(PIXEL_THRESHOLDS))
+    assert all(float(np.float32(value)) == value for value in PIXEL_THRESHOLDS)

@@ -73,6 +73,14 @@ def _log_lines() -> Progress:
     return show
 
 
+class _Output(Console):
+    """Standard output; where its reader has gone, the command line ends, not rich."""
+
+    def on_broken_pipe(self) -> None:
+        """See `cli.streams`."""
+        raise BrokenPipeError
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table to standard output: the first column is text, the others are figures."""
     table = Table(title=title, title_justify="left", title_style="bold")
@@ -82,4 +90,4 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         table.add_row(*row)
     # Where nobody watches the width, a table is as wide as it needs to be.
     width = None if sys.stdout.isatty() else 160
-    Console(width=width, highlight=False).print(table)
+    _Output(width=width, highlight=False).print(table)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from offramp.artifacts import Manifest, Provenance, Records, RecordsInfo
 from offramp.data.folder import Split, open_split
+from offramp.doors import as_whole, checked_call
 from offramp.errors import InputError
 from offramp.metrics import VOID, Counts, count_pixels, miou
 from offramp.progress import Progress, silent
@@ -23,6 +24,7 @@ from offramp.specs import EngineName, Precision
 Pixels = npt.NDArray[np.uint8]
 
 
+@checked_call
 def evaluate(
     package: Path,
     data: Path,
@@ -57,7 +59,9 @@ def evaluate(
     network = StagedNetwork(package, open_engine(engine, threads, precision))
     samples = open_split(data, split)
     if images is not None:
-        samples = samples.part(images)
+        if not images:
+            raise InputError("images names no image of the split to evaluate; leave it out for all")
+        samples = samples.part([as_whole("images", index) for index in images])
     require_same_classes(samples, network.manifest)
     if not network.manifest.judges:
         raise InputError(f"{package} was trimmed without confidence, which records hold; evaluate the package before trim")

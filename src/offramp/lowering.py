@@ -29,6 +29,7 @@ from offramp.artifacts import (
     package_identity,
 )
 from offramp.data.folder import Split, open_split
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.evaluation import evaluate, require_same_classes
 from offramp.export.probing import LARGEST_FP16, LARGEST_FP32, probe_images, require_finite_graphs
@@ -40,6 +41,7 @@ from offramp.progress import Progress, silent
 from offramp.runtime.engines import Graph, open_engine
 from offramp.runtime.predictor import fit
 from offramp.specs import StoredPrecision
+from offramp.targets import require_outside, require_own_folders, require_place
 
 Array = npt.NDArray[Any]
 Tensors = dict[str, Array]
@@ -51,6 +53,7 @@ PROBED_IMAGES = 4
 MAX_DROP_PP = 0.5
 
 
+@checked_call
 def lower(
     package: Path,
     out: Path,
@@ -85,7 +88,10 @@ def lower(
     """
     if out.resolve() == package.resolve():
         raise InputError(f"will not lower {package} into itself: its fp32 graphs would be lost; choose another --out")
+    require_outside(out, package, "package")
     check_replaceable(out, marker=MANIFEST)
+    require_own_folders(out)
+    require_place(out)
     if precision == "fp32" or precision not in get_args(StoredPrecision):
         raise InputError(f"a package is lowered to int8, bf16 or fp16, got {precision}")
     if images < 1 or not 0 <= max_drop_pp <= 100:

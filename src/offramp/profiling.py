@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from offramp.artifacts import GraphEntry, HeadEntry, Measurement, Profile, Provenance, device_name
+from offramp.doors import checked_call
 from offramp.energy import SYSFS, joules_of_one_run, open_meter
 from offramp.errors import InputError
 from offramp.progress import Progress, silent
@@ -30,6 +31,7 @@ WARM_UP = 3
 LONGEST_ENERGY_SECONDS = 60.0
 
 
+@checked_call
 def profile(
     package: Path,
     *,

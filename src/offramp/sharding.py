@@ -17,6 +17,7 @@ import numpy as np
 from offramp.artifacts import Provenance, Records, load_manifest, load_records
 from offramp.artifacts.records import ARRAYS
 from offramp.data.folder import Split, open_split
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.evaluation import evaluate, require_same_classes
 from offramp.progress import Progress, silent
@@ -27,6 +28,7 @@ from offramp.tasks import Each
 SHARDS = 8
 
 
+@checked_call
 def evaluate_in_shards(
     package: Path,
     data: Path,

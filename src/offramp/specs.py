@@ -239,7 +239,7 @@ class TrainingSpec(Spec):
     averaging: float = Field(default=0.0, ge=0, lt=1)
     """Decay of the moving average of the weights that is measured and kept instead of them; 0: none."""
 
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=1 << 63)
     validate_every: int = Field(default=1, ge=1)
     train_images: int = Field(default=40, ge=0)
     """How many training images are measured beside `val`, to see whether the network learns them by heart."""
@@ -260,6 +260,8 @@ class TrainingSpec(Spec):
             raise ValueError("the scheme final-only trains the final exit alone and needs epochs")
         if self.zoom[0] > self.zoom[1]:
             raise ValueError("zoom: the smaller scale comes first")
+        if self.halving and self.scheme in ("joint", "final-only"):
+            raise ValueError(f"halving drops heads in phase 2, which the scheme {self.scheme} does not have")
         if self.halving >= max(1, self.exit_epochs):
             raise ValueError("halving: phase 2 needs more epochs than halvings")
         return self
@@ -310,6 +312,10 @@ class SearchSpec(Spec):
     def _limits_fit(self) -> Self:
         if self.deadlines_ms is not None and self.deadlines_ms[0] >= self.deadlines_ms[1]:
             raise ValueError("deadlines_ms: the shortest comes first, and the longest is longer")
+        if self.deadlines_ms is not None and self.mode != "anytime":
+            raise ValueError(f"deadlines are of the mode anytime, not of {self.mode}; leave deadlines_ms out")
+        if self.max_risk is None and self.confidence != type(self).model_fields["confidence"].default:
+            raise ValueError("confidence is of a max_risk, and none is asked for; give one, or leave confidence out")
         if self.max_risk is not None and self.expected_risk is not None:
             raise ValueError("max_risk bounds with a probability, expected_risk on average: ask for one of them")
         if (self.max_risk or self.expected_risk) and self.mode != "input-dependent":
@@ -341,6 +347,9 @@ def explain(error: ValidationError) -> str:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"]) or "the whole"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    said = str(first["msg"]).removeprefix("Value error, ")
+    if not first["loc"] and first["type"] == "value_error":  # of several fields together: what was got would say nothing
+        return " ".join(said.split()) + more
     got = repr(first["input"])
-    text = f"{place}: {first['msg']}, got {got if len(got) <= 80 else got[:77] + '...'}{more}"
+    text = f"{place}: {said}, got {got if len(got) <= 80 else got[:77] + '...'}{more}"
     return " ".join(text.split())  # keys of a damaged file may hold line breaks

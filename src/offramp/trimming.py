@@ -24,8 +24,10 @@ from offramp.artifacts import (
     package_identity,
     require_same_package,
 )
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.files import check_replaceable, new_folder, sha256_of
+from offramp.targets import require_outside, require_own_folders
 
 
 class Merge(Protocol):
@@ -37,6 +39,7 @@ class Merge(Protocol):
         """From a package, its manifest and some heads to the stages that they need, with their files, and the heads in them."""
 
 
+@checked_call
 def trim(package: Path, deployment: Path, out: Path, *, merge: Merge | None = None, confidence: bool = True) -> Manifest:
     """Write the package `out` with the stages and heads that the deployment uses.
 
@@ -53,7 +56,9 @@ def trim(package: Path, deployment: Path, out: Path, *, merge: Merge | None = No
     """
     if out.resolve() == package.resolve():
         raise InputError(f"will not trim {package} into itself: the other exits would be lost; choose another --out")
+    require_outside(out, package, "package")
     check_replaceable(out, marker=MANIFEST)
+    require_own_folders(out)
     manifest = load_manifest(package)
     chosen = load_json(deployment, Deployment)
     require_same_package(manifest.package_id, deployment=chosen.package_id)

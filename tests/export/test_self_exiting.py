@@ -426,7 +426,7 @@ def test_export_tells_what_a_caller_must_know(with_deployments, staged, tmp_path
     exits = tuple(name for name, _, _ in staged)
     package = with_deployments({"mode": "input-dependent", "exits": exits, "image_thresholds": (0.25, 0.5)})
     out = tmp_path / "net.onnx"
-    out.write_text("an earlier one")
+    out.write_text("\x08 an earlier one")
     assert offramp("export", package, "--single-file", out, "--json") == 0
     said = json.loads(capsys.readouterr().out)
     image, labels = {"name": "image", "type": "uint8", "shape": [1, 64, 96, 3]}, {"name": "labels", "type": "uint8"}
@@ -487,12 +487,12 @@ def test_bad_input_is_one_line_and_exit_code_2(case, trained_run, decided_packag
 
 def test_a_file_is_whole_or_not_there(decided_package, tmp_path, monkeypatch):
     out = tmp_path / "net.onnx"
-    out.write_text("an earlier one")
+    out.write_text("\x08 an earlier one")
     monkeypatch.setattr("pathlib.Path.write_bytes", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(InputError, match="No space left"):
         write_self_exiting(decided_package, out)
     assert [path.name for path in tmp_path.iterdir()] == ["net.onnx"]
-    assert out.read_text() == "an earlier one"
+    assert out.read_text() == "\x08 an earlier one"
 
 
 def test_the_page_s_python_example_runs(decided_package, image, tmp_path, monkeypatch):

@@ -119,7 +119,7 @@ def test_the_users_own_names_win():
         ({"input_size": (4, 4)}, r"input_size must be height and width, 16 to 8192 pixels each, got \(4, 4\)"),
         ({"input_size": (0, 96)}, r"input_size .* got \(0, 96\)"),
         ({"exits": -1}, r"exits must be 0 or more, got -1"),
-        ({"taps": "blocks.1"}, r"taps must be a list of names, got the text 'blocks\.1'; write \['blocks\.1'\]"),
+        ({"taps": "blocks.1"}, r"taps must be a list, got 'blocks\.1'; write \['blocks\.1'\]"),
     ],
 )
 def test_what_cannot_be_attached_is_refused(options, message):

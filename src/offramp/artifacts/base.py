@@ -11,9 +11,11 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
+from offramp.doors import as_path, checked_call
 from offramp.errors import InputError
 from offramp.files import new_file
 from offramp.specs import Spec, explain
+from offramp.targets import json_kind, require_file_target
 
 FORMAT: Literal[1] = 1
 """Version of all artifacts; raised when an older reader would misread a newer file."""
@@ -70,14 +72,16 @@ class Artifact(Spec):
     format: Literal[1] = FORMAT
 
     def save(self, path: Path) -> None:
-        """Write the file, whole or not at all."""
-        with new_file(path) as temporary:
+        """Write the file, whole or not at all; over an artifact of the same kind, never over anything else."""
+        require_file_target(as_path("path", path), json_kind(self.kind))
+        with new_file(Path(path)) as temporary:
             temporary.write_text(self.model_dump_json(indent=1) + "\n", encoding="utf-8")
 
 
 A = TypeVar("A", bound=Artifact)
 
 
+@checked_call
 def load_json(path: Path, kind: type[A]) -> A:
     """Read an artifact and check every field.
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from offramp.artifacts.base import Artifact, Provenance, load_json
 from offramp.artifacts.deployment import Deployment
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.files import sha256_of
 from offramp.specs import ConfidenceKind, LabelStride, Size, Spec, StoredPrecision
@@ -221,6 +222,7 @@ def package_identity(stages: Iterable[GraphEntry], heads: Iterable[GraphEntry], 
     return hashlib.sha256("".join(graph.sha256 for graph in (*stages, *heads, *labels)).encode()).hexdigest()
 
 
+@checked_call
 def load_manifest(package: Path) -> Manifest:
     """Read a package's manifest and check that every file it names is there, inside the folder, and unchanged.
 
@@ -230,6 +232,8 @@ def load_manifest(package: Path) -> Manifest:
     """
     if not package.is_dir():
         raise InputError(f"not a package: {package} is not a folder; make one with offramp export RUN --out {package}")
+    if not (package / MANIFEST).exists():
+        raise InputError(f"not a package: {package} holds no {MANIFEST}; give a folder that offramp export or trim made")
     manifest = load_json(package / MANIFEST, Manifest)
     graphs = [*manifest.stages, *manifest.heads, *manifest.labels, *([manifest.original] if manifest.original else [])]
     for graph in graphs:

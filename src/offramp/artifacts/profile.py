@@ -8,6 +8,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from offramp.artifacts.base import Artifact, Provenance
+from offramp.errors import InputError
 from offramp.specs import EngineName, Precision, Spec
 
 Milliseconds = Annotated[float, Field(ge=0, le=1e9)]
@@ -77,7 +78,14 @@ class Profile(Artifact):
         return self
 
     def latency_ms(self, exits: tuple[str, ...]) -> float:
-        """Cost of asking `exits` (in order of depth) and answering with the last: stages, heads asked, one label map."""
+        """Cost of asking `exits` (in order of depth) and answering with the last: stages, heads asked, one label map.
+
+        Raises:
+            InputError: no exits, or one that the profile does not have.
+
+        """
+        if not exits or not set(exits) <= set(self.exits):
+            raise InputError(f"exits are names of {', '.join(self.exits)}, one or more; got {', '.join(exits) or 'none'}")
         deepest = self.exit_stages[self.exits.index(exits[-1])]
         stages = sum(stage.median_ms for stage in self.stages[: deepest + 1])
         return stages + sum(self.heads[name].median_ms for name in exits) + self.labels[exits[-1]].median_ms

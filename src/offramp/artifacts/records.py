@@ -11,11 +11,13 @@ import numpy as np
 from pydantic import ValidationError
 
 from offramp.artifacts.base import Artifact, Provenance
+from offramp.doors import as_path, checked_call
 from offramp.errors import InputError
 from offramp.files import new_file
 from offramp.metrics import Counts
 from offramp.policy import GRID
 from offramp.specs import REGIONS, EngineName, Precision, explain
+from offramp.targets import RECORDS, require_file_target
 
 
 class RecordsInfo(Artifact):
@@ -58,15 +60,17 @@ class Records:
         return Records(info, **{name: getattr(self, name)[chosen] for name in ARRAYS})
 
     def save(self, path: Path) -> None:
-        """Write one compressed NumPy archive without pickled objects."""
+        """Write one compressed NumPy archive without pickled objects; over older records, never over anything else."""
+        require_file_target(as_path("path", path), RECORDS)
         text = np.frombuffer(self.info.model_dump_json().encode(), dtype=np.uint8)
-        with new_file(path) as temporary, temporary.open("wb") as file:
+        with new_file(Path(path)) as temporary, temporary.open("wb") as file:
             np.savez_compressed(file, info=text, **{name: getattr(self, name) for name in ARRAYS})
 
 
 ARRAYS = ("correct", "predicted", "labelled", "sure", "differing", "size")
 
 
+@checked_call
 def load_records(path: Path) -> Records:
     """Read records and check that their parts fit.
 

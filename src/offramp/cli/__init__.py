@@ -16,6 +16,8 @@ import typer
 from offramp.cli import data, device, export, pruning, search, sweep, view, workstation
 from offramp.cli.options import STANDARD_OUTPUT, say
 from offramp.cli.process import Ending, explained, told_to_end
+from offramp.cli.streams import standing_streams
+from offramp.cli.usage import require_no_empty, usage_line
 from offramp.errors import InputError
 from offramp.faults import TO_DO
 from offramp.files import writing
@@ -72,18 +74,23 @@ def _app() -> typer.Typer:
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line; see `VERBS`."""
+    with standing_streams():
+        _run(arguments)
+
+
+def _run(arguments: list[str] | None) -> None:
     logging.basicConfig(level=logging.ERROR)
     words = sys.argv[1:] if arguments is None else arguments
     # The base of all of click's errors, wherever typer keeps its click.
     usage_error: type[Any] = typer.BadParameter.__mro__[2]
     with told_to_end() as ending:
         try:
+            require_no_empty(words)
             status = typer.main.get_command(_app()).main(arguments, prog_name="offramp", standalone_mode=False)
             with writing(STANDARD_OUTPUT, only=TO_DO):
                 sys.stdout.flush()
         except usage_error as error:
-            hint = " (see --help)" if error.format_message() else ""
-            _fail(f"{error.format_message().replace('Value error, ', '')}{hint}")  # pydantic's word, which typer passes on
+            _fail(usage_line(error))
         except (KeyboardInterrupt, typer.Abort):
             _stop(ending)
         except Exception as error:

@@ -12,10 +12,14 @@ from offramp.cli.options import ComputesIn, Engine, Json, Ray, Threads, need, sa
 from offramp.console import print_table, showing_progress
 from offramp.errors import InputError
 from offramp.specs import Mode, Overlays
+from offramp.targets import RECORDS, json_kind, require_file_target
 
 if TYPE_CHECKING:
     from offramp.artifacts import RunLog
     from offramp.runtime.predictor import Predictor
+
+IMAGES = 24
+"""Shown in a report's gallery."""
 
 
 def evaluate(
@@ -39,6 +43,7 @@ def evaluate(
 
     if shards is not None and ray is None:
         raise InputError("--shards goes with --ray, which shares them among workers")
+    require_file_target(out, RECORDS)
     with showing_progress() as progress:
         if ray is None:
             records = step(package, data, split, engine=engine, threads=threads, precision=precision, progress=progress)
@@ -100,6 +105,7 @@ def profile(
     """
     from offramp.profiling import profile as step
 
+    require_file_target(out, json_kind("profile"))
     with showing_progress() as progress:
         measured = step(
             package,
@@ -315,7 +321,7 @@ def report(
     run: Annotated[Path | None, typer.Option(metavar="RUN", help="The package's training run, for its curves.")] = None,
     data: Annotated[Path | None, typer.Option(metavar="DATA", help="A dataset: images with all exits' answers.")] = None,
     split: Annotated[str, typer.Option(help="Of --data: train, val or test.")] = "test",
-    images: Annotated[int, typer.Option(help="How many of --data are shown.", min=1)] = 24,
+    images: Annotated[int, typer.Option(help="How many of --data are shown.", min=1)] = IMAGES,
     as_json: Json = False,
 ) -> None:
     """Put a run or a package, and what was measured of it, on one page that opens from disk.
@@ -330,6 +336,8 @@ def report(
 
     if not source.is_dir():
         raise InputError(f"neither a run nor a package: {source} is no folder")
+    if data is None and (split, images) != ("test", IMAGES):
+        raise InputError("--split and --images are of the gallery: they go with --data")
     kind = "package" if (source / MANIFEST).exists() else "run"
     if kind == "run" and run is not None:
         raise InputError(f"--run goes with a package, but {source} is no package; give one of the two runs")

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from offramp.artifacts import Lowering, Manifest
     from offramp.progress import Progress
 
+CALIBRATION_IMAGES, MAX_DROP_PP = 32, 0.5
+"""Those of `lowering`, which only who lowers loads."""
+
 LABEL_STRIDES: dict[str, LabelStride] = {"1/1": 1, "1/2": 2, "1/4": 4, "1/8": 8}
 
 
@@ -32,10 +35,12 @@ def export(
         Path | None,
         typer.Option(metavar="DATA", help="For another precision: train finds int8's ranges, val shows what exits lose."),
     ] = None,
-    calibration_images: Annotated[int, typer.Option(help="Of train, by which int8's ranges are found.", min=1)] = 32,
+    calibration_images: Annotated[
+        int, typer.Option(help="Of train, by which int8's ranges are found.", min=1)
+    ] = CALIBRATION_IMAGES,
     max_drop_pp: Annotated[
         float, typer.Option(help="Points of mIoU that no exit may lose to int8; layers stay in float for it.", min=0, max=100)
-    ] = 0.5,
+    ] = MAX_DROP_PP,
     spare: Annotated[
         list[str] | None, typer.Option(metavar="EXIT", help="An exit that --max-drop-pp holds for; repeatable; all by default.")
     ] = None,
@@ -75,7 +80,8 @@ def export(
         "label_stride": _label_stride(labels),
         "groups": tuple(group or ()),
     }
-    _require_together(out, single_file, feed_thresholds, precision, data, options)
+    of_int8 = {"--calibration-images": calibration_images != CALIBRATION_IMAGES, "--max-drop-pp": max_drop_pp != MAX_DROP_PP}
+    _require_together(out, single_file, feed_thresholds, precision, data, options, {**of_int8, "--spare": spare is not None})
     need("onnx", extra="train")
     if single_file is not None:
         _export_single_file(source, single_file, feed_thresholds, as_json)
@@ -116,6 +122,7 @@ def _require_together(
     precision: StoredPrecision,
     data: Path | None,
     options: dict[str, Any],
+    of_int8: dict[str, bool],
 ) -> None:
     if (out is None) == (single_file is None):
         raise InputError("export needs one of both: --out PACKAGE, or --single-file FILE.onnx for a package")
@@ -128,6 +135,9 @@ def _require_together(
         raise InputError("--feed-thresholds goes with --single-file")
     if (precision == "fp32") != (data is None):
         raise InputError("--precision int8, bf16 or fp16 needs --data, and --data goes with them: what exits lose is measured")
+    given = [option for option, asked in of_int8.items() if asked]
+    if precision != "int8" and given:
+        raise InputError(f"{given[0]} goes with --precision int8, which looks for layers that cost too much")
 
 
 def _package(run: Path, out: Path, options: dict[str, Any], progress: Progress) -> Manifest:

@@ -17,6 +17,7 @@ from offramp.errors import InputError
 from offramp.files import new_file
 from offramp.policy import MEAN, PIXEL_THRESHOLDS
 from offramp.specs import REGIONS, Mode, Region, SearchSpec
+from offramp.targets import FRONT, json_kind, require_file_target
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +70,7 @@ def search(
     package: Annotated[Path | None, typer.Option(metavar="PACKAGE", help="Of a cascade: the package to make of both.")] = None,
     front: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write the whole Pareto front, too.")] = None,
     max_candidates: Annotated[int, typer.Option(help="Early exits are added only up to a space of so many.")] = 10**11,
-    workers: Annotated[int, typer.Option(help="Processes of a large search; 0: as many as processors.", min=0)] = 0,
+    workers: Annotated[int, typer.Option(help="Processes of a large search; 0: as many as processors.", min=0, max=1024)] = 0,
     as_json: Json = False,
 ) -> None:
     """Choose exits and thresholds that meet the limits: least latency for an accuracy, or most accuracy for a latency.
@@ -84,8 +85,8 @@ def search(
     from offramp.artifacts import Profile, load_json, load_records
     from offramp.files import sha256_of
     from offramp.search import front as find_front
+    from offramp.search import require_cascade_target, search_all
     from offramp.search import search as step
-    from offramp.search import search_all
 
     spec = checked(
         SearchSpec,
@@ -99,7 +100,7 @@ def search(
         max_memory_bytes=max_memory_bytes,
         max_drop_pp=max_drop_pp,
         min_miou=min_miou,
-        min_iou=dict(_class_and_value(text) for text in min_iou or []),
+        min_iou=_of_classes(min_iou or []),
         max_exits=max_exits,
         policies=[name.strip() for name in policies.split(",")],
         deadlines_ms=None if deadlines_ms is None else _two_numbers(deadlines_ms),
@@ -109,11 +110,14 @@ def search(
         max_candidates=max_candidates,
     )
     files = _files(records or [], profile or [], sweep)
+    _require_targets(out, front)
     pairs = [(load_records(one), load_json(other, Profile)) for one, other in files]
     hashes = [{"records": sha256_of(one), "profile": sha256_of(other)} for one, other in files]
     others = None if calibration is None else load_records(calibration)
     place, workers = 0, workers or os.cpu_count() or 1
     _require_fitting(len(pairs), cascade, package, front, calibration)
+    if cascade is not None and package is not None:
+        require_cascade_target(*cascade, package)
     started = time.perf_counter()
     with showing_progress() as progress:
         if cascade is not None and package is not None:
@@ -154,6 +158,16 @@ def _require_fitting(
         raise InputError("--front is of one package; for a cascade's, evaluate and profile the package that --package makes")
     if calibration is not None and pairs > 1:
         raise InputError("calibration records are of one package; search each package by itself")
+
+
+def _require_targets(out: Path, front: Path | None) -> None:
+    """Before the search, not after it."""
+    require_file_target(out, json_kind("deployment"))
+    if front is None:
+        return
+    if front.resolve() == out.resolve():
+        raise InputError(f"--out and --front are the same file, {out}; give two")
+    require_file_target(front, FRONT)
 
 
 def _search_cascade(
@@ -205,6 +219,16 @@ def _two_numbers(text: str) -> list[str]:
     if len(parts) != 2:
         raise InputError(f"--deadlines-ms: write FROM,TO in milliseconds, for example 10,40, got {text!r}")
     return parts
+
+
+def _of_classes(texts: list[str]) -> dict[str, str]:
+    pairs = [_class_and_value(text) for text in texts]
+    for place, (name, _) in enumerate(pairs):
+        if name in [earlier for earlier, _ in pairs[:place]]:
+            raise InputError(
+                f"--min-iou: {name!r} is limited twice, by {' and '.join(map(repr, texts))}; give one limit a class"
+            )
+    return dict(pairs)
 
 
 def _class_and_value(text: str) -> tuple[str, str]:

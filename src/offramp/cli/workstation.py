@@ -46,19 +46,26 @@ FinalHead = Annotated[str | None, typer.Option(help="Head of the final exit, if 
 def _choice(
     network: str, output_stride: int | None, exits: int, heads: str, taps: str | None, final_head: str | None
 ) -> NetworkChoice:
+    if taps is not None and exits not in (NetworkChoice().exits, len(_names("--taps", taps))):
+        raise InputError(
+            f"--taps names the points to tap, and --exits {exits} asks for that many others; leave one of them out"
+        )
     return checked(
         NetworkChoice,
         network=network,
         output_stride=output_stride,
         exits=exits,
-        heads=_names(heads),
-        taps=None if taps is None else _names(taps),
+        heads=_names("--heads", heads),
+        taps=None if taps is None else _names("--taps", taps),
         final_head=final_head,
     )
 
 
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
+def _names(option: str, text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    if not names:
+        raise InputError(f"{option}: no name in {text!r}; write one or more, separated by commas")
+    return names
 
 
 def taps(

@@ -13,6 +13,7 @@ import numpy as np
 from offramp.data.catalog import Classes
 from offramp.data.folder import LabelCode, Pairs, Sample, Split, list_values, load_image, open_dataset, size_text, turned_hint
 from offramp.data.pictures import Pixels
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.metrics import VOID, Counts
 from offramp.progress import Progress, silent
@@ -75,6 +76,7 @@ class Findings:
         }
 
 
+@checked_call
 def check(root: Path, progress: Progress = silent) -> Findings:
     """Read every image and label file of every split that is there.
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +15,7 @@ from onnx.compose import merge_models
 from torch import nn
 
 from offramp.artifacts import MANIFEST, GraphEntry, HeadEntry, Manifest, Provenance, package_identity
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.export.graph import IMAGE, EveryExit, head_outputs, labels_graph, tap_output, to_onnx
 from offramp.export.grouping import group_classes
@@ -28,8 +28,10 @@ from offramp.models.multi_exit import MultiExitNetwork
 from offramp.policy import PIXEL_THRESHOLDS
 from offramp.progress import Progress, silent
 from offramp.specs import FINAL, ConfidenceKind, LabelStride, Size
+from offramp.targets import require_own_folders, require_place
 
 
+@checked_call
 def export(
     run: Path,
     out: Path,
@@ -59,9 +61,11 @@ def export(
 
     """
     check_replaceable(out, marker=MANIFEST)
+    require_own_folders(out)
+    require_place(out)
     multi, described = load_network(run, network=network)
-    if label_stride not in get_args(LabelStride):
-        raise InputError(f"a label map's stride must be 1, 2, 4 or 8, got {label_stride}")
+    if size is not None and not all(16 <= side <= 8192 for side in size):
+        raise InputError(f"size must be width and height, 16 to 8192 pixels each, got {size}")
     grouping = group_classes(groups, described.classes, described.palette, described.object_classes)
     width, height = size or described.size
     every = EveryExit(multi, confidence, grouping.object_classes, grouping.groups)

@@ -20,12 +20,14 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from offramp.artifacts import MANIFEST, HeadEntry, Manifest, load_manifest
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.export.joining import as_model, renamed
 from offramp.export.stages import Piece, subgraph
 from offramp.files import new_file
 from offramp.policy import GRID, MEAN, STEPS
 from offramp.specs import REGIONS, Mode, Region
+from offramp.targets import ONNX, require_file_target
 
 THRESHOLDS = "thresholds"
 OUTPUTS = ("labels", "score", "exit")
@@ -52,6 +54,7 @@ class Plan:
     """Index into the manifest's `pixel_thresholds`."""
 
 
+@checked_call
 def write_self_exiting(package: Path, out: Path, *, feed_thresholds: bool = False) -> onnx.ModelProto:
     """Write `self_exiting` of a package into the file `out`, whole or not at all; an earlier file of that name is replaced.
 
@@ -76,6 +79,7 @@ def write_self_exiting(package: Path, out: Path, *, feed_thresholds: bool = Fals
         raise InputError(f"a single file is called FILE.onnx, got {out}")
     if out.resolve().parent == package.resolve():
         raise InputError(f"will not write {out} among the package's own graphs; choose another folder")
+    require_file_target(out, ONNX)
     model = self_exiting(package, feed_thresholds=feed_thresholds)
     with new_file(out) as temporary:
         temporary.write_bytes(model.SerializeToString())

@@ -14,7 +14,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
+from offramp.doors import checked_call
 from offramp.errors import InputError
+from offramp.models.acceptance import require_float32, require_numbers, require_unit_scale
 from offramp.models.feature_maps import Answer, Layout, layout_of, read_answer
 from offramp.models.heads import NEEDS_SKIP
 from offramp.models.multi_exit import MultiExitNetwork, Wiring
@@ -51,6 +53,7 @@ SKIP_STRIDE = {"skip": 4, "lraspp": 8}
 IMAGENET_MEAN, IMAGENET_STD = NetworkSpec.model_fields["mean"].default, NetworkSpec.model_fields["std"].default
 
 
+@checked_call
 def attach_exits(
     network: nn.Module,
     num_classes: int,
@@ -88,8 +91,10 @@ def attach_exits(
         raise InputError(f"input_size must be height and width, 16 to 8192 pixels each, got {input_size}")
     if exits < 0:
         raise InputError(f"exits must be 0 or more, got {exits}; with 0 the final exit alone answers")
-    if isinstance(taps, str):
-        raise InputError(f"taps must be a list of names, got the text {taps!r}; write [{taps!r}]")
+    if taps is not None and not all(isinstance(tap, str) for tap in taps):
+        raise InputError(f"taps must be names of modules, got {', '.join(type(tap).__name__ for tap in taps)}")
+    require_float32(network)
+    require_unit_scale(mean, std)
     spec = _plan(
         network,
         num_classes,
@@ -112,6 +117,8 @@ def plan_network(choice: NetworkChoice, num_classes: int, *, size: Size) -> Netw
         InputError: see `sources.build` and `attach_exits`.
 
     """
+    if not all(16 <= side <= 8192 for side in size):
+        raise InputError(f"size must be width and height, 16 to 8192 pixels each, got {size}")
     chosen = resolve(choice)
     built = build(chosen.network, num_classes, output_stride=chosen.output_stride)
     # Of a user's own network only a run tells what it gives.
@@ -125,7 +132,7 @@ def plan_network(choice: NetworkChoice, num_classes: int, *, size: Size) -> Netw
         exits=chosen.exits,
         heads=chosen.heads,
         taps=chosen.taps,
-        final_head=chosen.final_head or (DEFAULT_FINAL_HEAD if built.features else None),
+        final_head=DEFAULT_FINAL_HEAD if chosen.final_head is None and built.features else chosen.final_head,
         mean=built.mean,
         std=built.std,
         output_stride=chosen.output_stride,
@@ -278,6 +285,8 @@ def _plan(
 def _final(output: object, num_classes: int, height: int, width: int, *, final_head: bool) -> tuple[Answer, Layout]:
     """What the network gives, and how that holds a map."""
     answer = read_answer(output)
+    if answer is not None:
+        require_numbers(answer.tensor)
     layout = layout_of(tuple(answer.tensor.shape), height, width) if answer else None
     if answer is None or layout is None:
         got = f"a tensor of shape {tuple(answer.tensor.shape)}" if answer else type(output).__name__
@@ -319,12 +328,16 @@ def _heads_at(heads: Heads, tap: TapPoint, taps: Sequence[TapPoint]) -> tuple[He
             )
         return _heads_at(heads[tap.name], tap, taps)
     asked = [heads] if isinstance(heads, str | HeadSpec) else heads
+    if not isinstance(asked, Sequence) and asked is not None:
+        raise InputError(f"heads must be texts such as {DEFAULT_HEAD.text}, or HeadSpecs, got {type(asked).__name__}")
     if not asked:
         raise InputError(f"no head is given for {tap.name}; give one, for example {DEFAULT_HEAD.text}, or do not tap it")
     return tuple(_read_head(head) for head in asked)
 
 
 def _read_head(head: HeadSpec | str) -> HeadSpec:
+    if not isinstance(head, str | HeadSpec):
+        raise InputError(f"a head must be a text such as {DEFAULT_HEAD.text}, or a HeadSpec, got {type(head).__name__}")
     return HeadSpec.parse(head) if isinstance(head, str) else head
 
 

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.files import new_file
 from offramp.models.attach import OBJECT, build_network
@@ -119,6 +120,7 @@ def load_tensors(network: nn.Module, path: Path, whose: str | Path = "the networ
         raise InputError(f"the weights {path} do not fit {whose}: {' '.join(str(error).split())[:200]}") from error
 
 
+@checked_call
 def load_network(run: Path, *, network: nn.Module | str | None = None) -> tuple[MultiExitNetwork, NetworkFile]:
     """Read a finished run; the network is in evaluation mode on the CPU.
 

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from offramp.errors import InputError
 from offramp.models.feature_maps import Layout, main_tensor, read_answer, stride_of
 from offramp.models.heads import FeatureShape, Head, HeadFigures, build_head, measure_head
 from offramp.models.narrowing import narrow
@@ -93,6 +94,9 @@ class MultiExitNetwork(nn.Module):
             (N, C, ceil(H / stride), ceil(W / stride)).
 
         """
+        if not isinstance(images, torch.Tensor) or images.dim() != 4 or images.shape[1] != 3:
+            got = tuple(images.shape) if isinstance(images, torch.Tensor) else type(images).__name__
+            raise InputError(f"images must be a tensor (N, 3, H, W) with values in [0, 255], got {got}")
         height, width = images.shape[2:]
         normalised = (images / 255.0 - self.mean) / self.std
         below, beside = -height % self.spec.multiple, -width % self.spec.multiple
@@ -114,6 +118,11 @@ class MultiExitNetwork(nn.Module):
     def answer(self, features: dict[str, torch.Tensor], exits: Sequence[str]) -> dict[str, torch.Tensor]:
         """Class scores (N, C, h, w) of the exits asked for, each at its head's resolution."""
         heads = {early.name: (head, early) for early, head in zip(self.spec.exits, self.early_heads, strict=True)}
+        unknown = [name for name in exits if name != FINAL and name not in heads]
+        if unknown or isinstance(exits, str):
+            raise InputError(f"exits are a list of names of {', '.join(self.spec.exit_names)}; got {exits}")
+        if not self._hooks and set(exits) - {FINAL}:
+            raise InputError("the exits were detached from this network; attach them again")
         scores = {}
         for name in exits:
             if name == FINAL:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+from offramp.doors import checked_call
+from offramp.errors import InputError
 from offramp.models.attach import join, plan_network
 from offramp.models.heads import HeadFigures
 from offramp.models.observe import time_calls
@@ -45,6 +47,7 @@ class Survey:
     latency_ms: float
 
 
+@checked_call
 def survey(choice: NetworkChoice, num_classes: int, *, size: Size, passes: int = 5, every: bool = False) -> Survey:
     """Look for the points of a network that has a name.
 
@@ -59,6 +62,8 @@ def survey(choice: NetworkChoice, num_classes: int, *, size: Size, passes: int =
         InputError: see `attach.plan_network`.
 
     """
+    if passes < 1:
+        raise InputError(f"passes must be at least 1, got {passes}")
     spec = plan_network(choice, num_classes, size=size)
     network = build(spec.network, num_classes, output_stride=spec.output_stride).network
     width, height = (-(-side // spec.multiple) * spec.multiple for side in size)

@@ -101,7 +101,7 @@ class Points:
         if name not in self._calls:
             near = difflib.get_close_matches(name, [point.name for point in self.usable], n=4, cutoff=0.4)
             near = near or [point.name for point in self.proposed[:4]]
-            raise InputError(f"the network has no module {name!r}; near it: {', '.join(near)}")
+            raise InputError(f"the network has no module {name!r}; near it: {', '.join(near) or 'nothing that can be tapped'}")
         calls = self._calls[name]
         if len(calls) == 1:
             image = f"{self.size[1]}x{self.size[0]} image"
@@ -309,7 +309,7 @@ class _DoesNotRun(Exception):  # noqa: N818 - an answer, not an error
 def _run(network: nn.Module, height: int, width: int, *, graph: bool = False) -> Observation:
     try:
         return observe(network, height, width, graph=graph)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Whatever the network's own code raises.
         raise _DoesNotRun(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}") from error
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.files import new_file, remove_leftovers, sha256_of
 from offramp.models.checkpoint import NETWORK, WEIGHTS, load_network_file
@@ -21,6 +22,7 @@ from offramp.progress import Progress, silent
 from offramp.pruning.record import PRUNED, PRUNING, PruningFile, load_pruning
 from offramp.pruning.removal import remove_channels
 from offramp.specs import TrainingSpec, explain
+from offramp.targets import require_place
 from offramp.training.distributed import World, joined_world
 from offramp.training.train import RUN, RunFile, train
 
@@ -31,6 +33,7 @@ DEFAULTS: dict[str, Any] = {"epochs": 20, "exit_epochs": 4, "halving": 0}
 """Of the fine-tuning, where nothing is said; all else is as the run was trained, at half its learning rate."""
 
 
+@checked_call
 def prune(
     run: Path,
     data: Path,
@@ -71,6 +74,7 @@ def prune(
     spec = _fine_tuning(out, {}, training) if begun else _fine_tuning(run, DEFAULTS, training)
 
     def begin(world: World) -> None:
+        require_place(out / PRUNED)
         if _is_there(run, out, keep, resume=resume):
             return
         remove_channels(

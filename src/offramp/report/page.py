@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from offramp.artifacts import Deployment, Provenance, RunLog
+from offramp.doors import as_path, checked_call
 from offramp.errors import InputError
 from offramp.files import new_file
 from offramp.progress import Progress, silent
@@ -34,6 +35,7 @@ from offramp.report.gallery import IMAGES, Gallery, make_gallery
 from offramp.report.inputs import Parts, load_parts
 from offramp.report.svg import marks_for
 from offramp.specs import final_exit
+from offramp.targets import PAGE, require_file_target
 
 if TYPE_CHECKING:
     import jinja2
@@ -55,6 +57,7 @@ MAKERS = {
 MOST_BYTES = 8_000_000
 
 
+@checked_call
 def write_report(
     out: Path,
     *,
@@ -90,6 +93,12 @@ def write_report(
 
     """
     environment = _environment()
+    require_file_target(out, PAGE)
+    if images < 1:
+        raise InputError(f"images must be at least 1, got {images}; leave out data for no gallery")
+    if records is not None:
+        several = records if isinstance(records, Sequence) and not isinstance(records, str) else [records]
+        records = [as_path("records", each) for each in several]
     parts = load_parts(run=run, package=package, records=records, profile=profile, deployment=deployment, run_log=run_log)
     gallery = None
     if data is not None:

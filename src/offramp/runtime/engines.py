@@ -15,12 +15,13 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from offramp.artifacts import GraphEntry, HeadEntry, Manifest, load_manifest
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.policy import GRID
 from offramp.specs import REGIONS, EngineName, Precision
@@ -248,6 +249,7 @@ ENGINES: dict[EngineName, Callable[[int, Precision], Engine]] = {
 }
 
 
+@checked_call
 def open_engine(name: EngineName, threads: int = 0, precision: Precision = "fp32") -> Engine:
     """Start an engine.
 
@@ -257,14 +259,10 @@ def open_engine(name: EngineName, threads: int = 0, precision: Precision = "fp32
         precision: what it computes in.
 
     Raises:
-        InputError: unknown, not installed, without the hardware, a precision that it or the processor does not have, or a
+        InputError: not installed, without the hardware, a precision that it or the processor does not have, or a
             number of threads that makes no sense.
 
     """
-    if name not in ENGINES:
-        raise InputError(f"unknown engine {name!r}; there are {', '.join(ENGINES)}")
-    if precision not in get_args(Precision):
-        raise InputError(f"unknown precision {precision!r}; there are {', '.join(get_args(Precision))}")
     if not 0 <= threads <= 1024:
         raise InputError(f"threads must be from 1 to 1024, or 0 for all, got {threads}")
     return ENGINES[name](threads or usable_processors(), precision)
@@ -312,6 +310,7 @@ class ExitAnswer:
 class StagedNetwork:
     """A package, loaded into an engine."""
 
+    @checked_call
     def __init__(
         self, package: Path, engine: Engine, exits: Sequence[str] | None = None, *, manifest: Manifest | None = None
     ) -> None:
@@ -376,14 +375,13 @@ class StagedNetwork:
             exits: names; heads of other exits do not run.
 
         Raises:
-            InputError: an image of another size or type, graphs that do not fit together, or class scores that are not finite.
+            InputError: an image of another size or type, an exit that is not loaded, graphs that do not fit together, or class
+                scores that are not finite.
             RuntimeError: a further exit is asked for although another image has been begun: its tensors are gone.
 
         """
-        heads = self.heads if exits is None else tuple(head for head in self.heads if head.exit in set(exits))
-        width, height = self.manifest.size
-        if image.shape != (height, width, 3) or image.dtype != np.uint8:
-            raise InputError(f"the package takes uint8 images of shape {(height, width, 3)}, got {image.dtype} {image.shape}")
+        heads = self.heads if exits is None else self._named(exits)
+        self._require_image(image)
         self._images += 1
         number = self._images
         entry = self.manifest.stages[0].inputs[0]
@@ -397,6 +395,19 @@ class StagedNetwork:
                 tensors |= timed(steps_ms, f"stage {index}", self._stages[index], tensors)
             begun = head.stage + 1
             yield self._answer(head, tensors, steps_ms)
+
+    def _named(self, exits: Sequence[str]) -> tuple[HeadEntry, ...]:
+        lacking = [name for name in exits if name not in self.exits]
+        if lacking or isinstance(exits, str):
+            got = exits if isinstance(exits, str) else lacking[0]
+            raise InputError(f"exits are a list of names of {', '.join(self.exits)}; got {got!r}")
+        return tuple(head for head in self.heads if head.exit in exits)
+
+    def _require_image(self, image: npt.NDArray[np.uint8]) -> None:
+        width, height = self.manifest.size
+        if not isinstance(image, np.ndarray) or image.shape != (height, width, 3) or image.dtype != np.uint8:
+            got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+            raise InputError(f"the package takes uint8 images of shape {(height, width, 3)}, got {got}")
 
     def _answer(self, head: HeadEntry, tensors: dict[str, Tensor], steps_ms: dict[str, float]) -> ExitAnswer:
         if head.exit in self._head_graphs:
@@ -432,6 +443,7 @@ class StagedNetwork:
         graph = self._load(entry)
 
         def run(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+            self._require_image(image)
             made = graph({entry.inputs[0]: self.engine.tensor(np.ascontiguousarray(image)[None])})
             return np.asarray(self.engine.array(made[entry.outputs[0]])[0], np.uint8)
 

@@ -22,6 +22,7 @@ from PIL import Image
 from offramp.artifacts import Deployment, load_manifest
 from offramp.data.folder import load_image
 from offramp.data.pictures import pixels_of
+from offramp.doors import as_whole, checked_call, is_number
 from offramp.errors import InputError
 from offramp.policy import GRID, MEAN, image_score
 from offramp.runtime.engines import ExitAnswer, StagedNetwork, open_engine
@@ -72,6 +73,7 @@ class Plan:
 class Predictor:
     """A package, ready to answer."""
 
+    @checked_call
     def __init__(
         self,
         package: Path | str,
@@ -99,8 +101,6 @@ class Predictor:
                 it has no thresholds for.
 
         """
-        if mode is not None and mode not in get_args(Mode):
-            raise InputError(f"unknown mode {mode!r}; there are {', '.join(get_args(Mode))}")
         self.manifest = load_manifest(Path(package))
         self.deployment = _choose(self.manifest.deployments, mode)
         if mode == "input-dependent" and self.deployment is None:
@@ -129,6 +129,8 @@ class Predictor:
 
         """
         loaded = self.network.exits
+        if not isinstance(plan, Plan):
+            raise InputError(f"change takes a Plan, got {type(plan).__name__}")
         if not plan.exits or list(plan.exits) != [name for name in loaded if name in plan.exits]:
             raise InputError(
                 f"a plan names exits in order of depth, of {', '.join(loaded)}; got {', '.join(plan.exits) or 'none'}"
@@ -139,8 +141,15 @@ class Predictor:
             raise InputError(f"{len(plan.exits)} exits in mode {plan.mode} need {wanted} image thresholds, got {given}")
         if plan.mode == "input-dependent" and not self.manifest.judges:
             raise InputError("the package was trimmed without confidence, so no policy can judge; trim it again with it")
-        if not 0 <= plan.pixel_threshold < GRID:
+        if not 0 <= as_whole("pixel_threshold", plan.pixel_threshold) < GRID:
             raise InputError(f"a pixel threshold is an index from 0 to {GRID - 1}, got {plan.pixel_threshold}")
+        if plan.mode not in get_args(Mode) or plan.region not in REGIONS:
+            known = f"modes {', '.join(get_args(Mode))}, and regions {', '.join(REGIONS)}"
+            raise InputError(f"there are {known}; got {plan.mode!r} and {plan.region!r}")
+        if not all(is_number(threshold) for threshold in plan.image_thresholds):
+            raise InputError(
+                f"image thresholds are numbers, to be compared with scores from 0 to 1; got {plan.image_thresholds}"
+            )
         self._end_background()
         with self._lock:
             others = plan.exits != self.exits
@@ -184,8 +193,8 @@ class Predictor:
             InputError: no image, or a deadline that is no positive number.
 
         """
-        if deadline_ms is not None and not (math.isfinite(deadline_ms) and deadline_ms > 0):
-            raise InputError(f"a deadline must be a positive number of milliseconds, got {deadline_ms}")
+        if deadline_ms is not None and not (is_number(deadline_ms) and 0 < deadline_ms < math.inf):
+            raise InputError(f"a deadline must be a positive number of milliseconds, got {deadline_ms!r}")
         if deadline_ms is not None and not all(self._pace.knows(_finish(name)) for name in self.exits):
             self.warm_up()
         called = time.perf_counter()
@@ -401,6 +410,21 @@ def as_pixels(image: Pixels | Image.Image | Path | str) -> Pixels:
     if isinstance(image, Image.Image):
         return pixels_of(image, "given")
     if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        got = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
-        raise InputError(f"an image must be RGB, uint8 (height, width, 3), got {got}")
+        raise InputError(f"an image must be RGB, uint8 (height, width, 3), got {_unfit(image)}")
     return image
+
+
+def _unfit(image: object) -> str:
+    """What an image is that cannot be taken, and what makes one of it that can."""
+    if not isinstance(image, np.ndarray):
+        return f"{type(image).__name__}; numpy.asarray makes an array of most things"
+    got = f"{image.dtype} {image.shape}"
+    if not image.size:
+        return f"{got}, which holds no pixel"
+    if image.dtype != np.uint8:
+        return f"{got}; scale it to 0..255, round, and take .astype(numpy.uint8)"
+    if image.ndim == 3 and image.shape[0] == 3:
+        return f"{got}; image.transpose(1, 2, 0) puts the channels last"
+    if image.ndim == 3 and image.shape[2] == 4:
+        return f"{got}; image[..., :3] leaves out the fourth channel"
+    return f"{got}; PIL.Image.fromarray(image).convert('RGB') makes one of most pictures"

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from offramp.artifacts import Frame, Manifest, Provenance, RunLog, Tally
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.progress import Progress, silent
 from offramp.runtime.outputs import RUN_LOG, Outputs
@@ -21,6 +22,7 @@ SHOWN = 50
 """Frames that the line shown while it runs speaks of."""
 
 
+@checked_call
 def run(
     source: str | Path,
     predictor: Predictor,

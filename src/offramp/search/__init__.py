@@ -5,7 +5,7 @@ All candidates are compared, exactly: what every exit answered on every image is
 
 from __future__ import annotations
 
-from offramp.search.cascade import cascade_manifest, search_cascade, write_cascade
+from offramp.search.cascade import cascade_manifest, require_cascade_target, search_cascade, write_cascade
 from offramp.search.catalogue import Catalogue, catalogue, estimate_again
 from offramp.search.choose import front, search, search_all
 from offramp.search.space import Candidate
@@ -17,6 +17,7 @@ __all__ = [
     "catalogue",
     "estimate_again",
     "front",
+    "require_cascade_target",
     "search",
     "search_all",
     "search_cascade",

@@ -28,16 +28,19 @@ from offramp.artifacts import (
     load_manifest,
     package_identity,
 )
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.files import check_replaceable, new_folder
 from offramp.progress import Progress, silent
 from offramp.search.choose import best_of, evidence_of, search
 from offramp.specs import SearchSpec
+from offramp.targets import require_outside, require_own_folders, require_place
 
 SMALL, LARGE = "small", "large"
 Pair = tuple[Records, Profile]
 
 
+@checked_call
 def search_cascade(
     pairs: tuple[Pair, Pair],
     package_id: str,
@@ -66,6 +69,8 @@ def search_cascade(
             "a limit on risk needs to know where the small network's pixels differ from the large one's: "
             "evaluate the cascade's package, and search that by its own records"
         )
+    if len(pairs) != 2:
+        raise InputError(f"a cascade is of the records and profiles of two packages, got {len(pairs)}")
     small, large = pairs
     for pair in pairs:
         evidence_of(*pair)
@@ -197,6 +202,18 @@ def _moved_head(part: str, head: HeadEntry, stages: int) -> HeadEntry:
     )
 
 
+def require_cascade_target(small: Path, large: Path, out: Path) -> None:
+    """Refuse to write a cascade where it must not go; see `write_cascade`. Raises InputError."""
+    if out.resolve() in (small.resolve(), large.resolve()):
+        raise InputError(f"will not write the cascade over {out}, which it is made of; choose another name")
+    for package in (small, large):
+        require_outside(out, package, "package")
+    check_replaceable(out, marker=MANIFEST)
+    require_own_folders(out)
+    require_place(out)
+
+
+@checked_call
 def write_cascade(small: Path, large: Path, out: Path) -> Manifest:
     """Write the package `out` of both networks, the small one's exits before the large one's.
 
@@ -204,9 +221,7 @@ def write_cascade(small: Path, large: Path, out: Path) -> Manifest:
         InputError: see `cascade_manifest`; or something else stands at `out`.
 
     """
-    if out.resolve() in (small.resolve(), large.resolve()):
-        raise InputError(f"will not write the cascade over {out}, which it is made of; choose another name")
-    check_replaceable(out, marker=MANIFEST)
+    require_cascade_target(small, large, out)
     manifest = cascade_manifest(small, large)
     with new_folder(out, marker=MANIFEST) as folder:
         for part, package in ((SMALL, small), (LARGE, large)):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from offramp.artifacts import Deployment, Expected, Profile, Provenance, Records, require_same_package
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.progress import Progress, silent
 from offramp.search.anytime import deadline_shares, default_deadlines
@@ -22,6 +23,7 @@ DEFAULT_DROP_PP = 1.0
 """Accepted where no limit is asked for."""
 
 
+@checked_call
 def search(
     records: Records,
     profile: Profile,
@@ -95,6 +97,7 @@ def search(
     )
 
 
+@checked_call
 def search_all(
     pairs: Sequence[tuple[Records, Profile]],
     spec: SearchSpec,
@@ -123,6 +126,8 @@ def search_all(
     """
     if spec.max_risk is not None or spec.expected_risk is not None:
         raise InputError("a limit on risk is against the final exit of one package; search each package by itself")
+    if not pairs or len(pairs) != len(inputs):
+        raise InputError(f"give the records, profile and inputs of one package or more, got {len(pairs)} and {len(inputs)}")
     _require_comparable(pairs)
     asked = _with_default(spec)
     if asked.max_drop_pp is not None:
@@ -190,6 +195,7 @@ def _still_met(evidence: Evidence, limits: Limits, winner: Candidate) -> None:
         )
 
 
+@checked_call
 def front(
     records: Records, profile: Profile, spec: SearchSpec, *, workers: int = 1, progress: Progress = silent
 ) -> tuple[Candidate, ...]:

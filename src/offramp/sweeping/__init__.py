@@ -15,6 +15,7 @@ from pathlib import Path
 from shutil import copyfile
 
 from offramp.artifacts import SWEEP, Manifest, Profile, Provenance, Records, Sweep, SweptPackage, SweptTrial, device_name
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.files import check_replaceable, new_file, sha256_of
 from offramp.metrics import miou
@@ -39,6 +40,7 @@ PLAN = "plan.yaml"
 """The copy of the plan that makes a folder a sweep's."""
 
 
+@checked_call
 def sweep(
     plan: Path,
     data: Path,

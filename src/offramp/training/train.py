@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from offramp.data.check import require_readable
 from offramp.data.folder import Split, open_split
 from offramp.data.transforms import Crops
+from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.files import new_file, remove_leftovers, sha256_of
 from offramp.models.attach import as_narrow_as, build_network, plan_network, with_exits
@@ -38,6 +39,7 @@ from offramp.models.multi_exit import MultiExitNetwork
 from offramp.models.sources import is_user_code
 from offramp.progress import Progress, silent
 from offramp.specs import HeadSpec, NetworkChoice, NetworkSpec, Spec, TrainingSpec, explain
+from offramp.targets import require_place
 from offramp.training.distributed import World, joined_world
 from offramp.training.loop import Recipe, Run, run_phases
 from offramp.training.losses import class_weights
@@ -88,6 +90,7 @@ class Splits:
     fingerprint: str
 
 
+@checked_call
 def train(
     data: Path,
     run: Path,
@@ -182,11 +185,13 @@ def _begin(
                 f"the run {run} was begun on other data than {splits.train.root} now holds; give that data, or another --out"
             )
         _require_same_options(old, asked, spec)
+        _require_same_weights(old, weights, start)
         asks_slower = "learning_rate" in spec.model_fields_set and spec.learning_rate < old.training.learning_rate
         if asks_slower and not (run / WEIGHTS).exists():
             slower = old.training.model_copy(update={"learning_rate": spec.learning_rate})
             old.model_copy(update={"training": slower}).save(run)
         return
+    require_place(run / RUN)
     if planned is None:
         asked_exits = asked.model_copy(update={"exits": 0, "taps": None}) if spec.scheme == "final-only" else asked
         planned = plan_network(asked_exits, len(splits.train.classes.names), size=splits.size)
@@ -207,7 +212,6 @@ def _begin(
     if start is not None:
         take_over(network, start)
     require_readable((splits.train, splits.val), progress)
-    run.mkdir(parents=True, exist_ok=True)
     _describe(splits, begun).save(run)
     # The first state holds the weights that it begins with, so that nobody has to give them again. The run is there last.
     save_state(_blank(run, network))
@@ -298,6 +302,16 @@ def _require_same_options(old: RunFile, asked: NetworkChoice, training: Training
                 f"the run was begun with {option} {_plain(begun[name])}, not {_plain(value)}; leave it out, "
                 f"or choose another --out"
             )
+
+
+def _require_same_weights(old: RunFile, weights: Path | None, start: Path | None) -> None:
+    """Refuse other weights than the run was begun with; it holds its own, and none need be given to go on."""
+    for option, path, begun in (
+        ("--weights", weights, old.weights_sha256),
+        ("--from", None if start is None else start / WEIGHTS, old.start_sha256),
+    ):
+        if path is not None and (not path.is_file() or sha256_of(path) != begun):
+            raise InputError(f"the run was not begun with the weights {path}; leave out {option}, or choose another --out")
 
 
 def _plain(value: object) -> str:

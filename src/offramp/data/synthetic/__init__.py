@@ -18,10 +18,12 @@ from offramp.data.catalog import CLASS_FILE, Classes
 from offramp.data.synthetic.canvas import Canvas
 from offramp.data.synthetic.street import draw_ground, plan_camera, plan_street, plan_things
 from offramp.data.synthetic.weather import develop, draw_weather, paint_sky
+from offramp.doors import checked_call
 from offramp.errors import InputError
-from offramp.files import new_folder
+from offramp.files import check_replaceable, new_folder
 from offramp.metrics import VOID
 from offramp.progress import Progress, silent
+from offramp.targets import require_own_folders, require_place
 
 CLASSES = Classes(
     names=("sky", "building", "road", "pavement", "tree", "pole", "car", "person"),
@@ -40,6 +42,8 @@ CLASSES = Classes(
 DRAWN = "drawn.json"
 """The file that says that a dataset was drawn, and from what."""
 
+SPLITS = ("train", "val", "test")
+
 SMALLEST = (64, 48)
 LARGEST = 4096
 
@@ -47,6 +51,7 @@ SMOOTH_PIXELS = 1 << 20
 """Pictures up to this many pixels are drawn at twice their size; larger ones show no steps that matter."""
 
 
+@checked_call
 def draw_scene(
     rng: np.random.Generator, size: tuple[int, int], difficulty: float
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
@@ -79,6 +84,7 @@ def draw_scene(
     return develop(rng, canvas, weather, scale)
 
 
+@checked_call
 def draw_dataset(
     root: Path, images: int = 240, size: tuple[int, int] = (192, 128), seed: int = 0, progress: Progress = silent
 ) -> None:
@@ -103,10 +109,13 @@ def draw_dataset(
         raise InputError(f"cannot draw {images} images: train, val and test need one each; ask for 3 or more")
     if seed < 0:
         raise InputError(f"the seed must be 0 or more, not {seed}")
+    check_replaceable(root, marker=DRAWN)
+    require_own_folders(root, SPLITS)
+    require_place(root)
     held_out = max(1, round(0.15 * images))
     splits = ["train"] * (images - 2 * held_out) + ["val"] * held_out + ["test"] * held_out
     with new_folder(root, marker=DRAWN) as folder:
-        for split in ("train", "val", "test"):
+        for split in SPLITS:
             (folder / split / "images").mkdir(parents=True)
             (folder / split / "labels").mkdir()
         for index, split in enumerate(splits):
