@@ -24,6 +24,7 @@ def read_class_file(path: Path) -> tuple[Classes, Colour | None, tuple[LabelFile
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(content, ensure_ascii=False).encode()  # JSON can write half of a character, and no name may hold that
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read the class file {path}: {error}; it must be JSON") from error
     if not isinstance(content, dict):
