@@ -426,6 +426,12 @@ def test_a_manifest_names_nothing_outside_its_folder(folder, place, name):
         load_manifest(folder)
 
 
+@pytest.mark.parametrize("name", ["é" * 150, "a\0b", "a\nb", "\ud800"])
+def test_a_manifest_names_no_file_that_cannot_be(folder, name):
+    with pytest.raises(InputError, match=r"damaged package .*: "):
+        load_manifest(edited(folder, lambda raw: raw["stages"][0].update(file=name)))
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_changed_graph_is_refused(folder, place):
     file = folder / graph(json.loads((folder / MANIFEST).read_text()), place)["file"]
@@ -470,6 +476,7 @@ def test_a_linked_graph_is_refused_whatever_it_holds(folder, place):
         (lambda raw: raw["stages"][0].update(macs=-1), "stages.0.macs"),
         (lambda raw: raw["stages"][0].update(inputs=[]), "first stage must take the image alone"),
         (lambda raw: raw["stages"][1].update(inputs=["stranger"]), "nothing makes the tensor stranger .* at stage 1"),
+        (lambda raw: raw["stages"][1].update(inputs=["\ud800"]), "half of a character"),
         (lambda raw: raw["heads"][0].update(inputs=["stranger"]), "nothing makes the tensor stranger .* at stage 0"),
         (lambda raw: raw["heads"][0].update(outputs=["scores", "confidence"]), "class scores alone, or with confidence"),
         (lambda raw: raw["labels"][0].update(inputs=[]), "labels must take class scores and give a label map"),

@@ -105,6 +105,8 @@ def load_json(path: Path, kind: type[A]) -> A:
         return kind.model_validate(raw)
     except ValidationError as error:
         raise InputError(f"damaged {wanted} {path}: {explain(error)}; make it again") from error
+    except UnicodeEncodeError as error:  # JSON can write half of a character, and no text may hold that
+        raise InputError(f"damaged {wanted} {path}: it holds half of a character ({error.reason}); make it again") from error
 
 
 def require_same_package(expected: str, **others: str) -> None:

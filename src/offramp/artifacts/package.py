@@ -20,10 +20,16 @@ MANIFEST = "manifest.json"
 """The file that makes a folder a package."""
 
 
+LONGEST_NAME = 200
+"""Bytes: file systems take 255, and a temporary name beside it is a little longer."""
+
+
 def _plain_name(name: str) -> str:
     """Only a file directly inside the package may be named: nothing above it, no absolute path, no folder."""
     if not name or PurePosixPath(name).name != name or "\\" in name or name in {".", ".."}:
         raise ValueError("must be a plain file name inside the package")
+    if len(name.encode()) > LONGEST_NAME or not name.isprintable():
+        raise ValueError(f"must be a file name of at most {LONGEST_NAME} bytes that can be printed")
     return name
 
 
