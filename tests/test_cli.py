@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import resource
 import shutil
 import signal
@@ -505,7 +506,9 @@ def drawing(out, *options, **how):
     """A process that draws a dataset; Ctrl-C is not ignored in it, as it is where tests run in the background."""
     code = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from offramp.cli import main; main()"
     command = [sys.executable, "-c", code, "data", "draw", out, *options]
-    return subprocess.Popen(command, **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **how})
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    # As users start it: what is printed waits for the end.
+    return subprocess.Popen(command, env={**os.environ, "PYTHONUNBUFFERED": ""}, **{**piped, **how})
 
 
 @pytest.mark.parametrize(("sign", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -297,6 +297,15 @@ def test_an_old_folder_that_stood_aside_is_there_again(old_folder, ended_process
     assert names(old_folder.parent) == ["package"]
 
 
+def test_what_cannot_be_written_is_named_as_users_know_it(tmp_path):
+    def write():
+        with new_folder(tmp_path / "package", marker="marker") as folder, new_file(folder / "part"):
+            raise OSError(28, "No space left on device")
+
+    with pytest.raises(InputError, match=rf"cannot write {tmp_path}/package/part: the disk is full"):
+        write()
+
+
 def test_a_scratch_folder_lies_beside_its_target_and_goes(old_file):
     with scratch_folder(old_file) as scratch:
         assert scratch.parent == old_file.parent

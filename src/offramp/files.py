@@ -152,7 +152,12 @@ def writing(path: Path, only: Container[int] | None = None) -> Iterator[None]:
         found = os_error(error)
         if found is None or found.errno == errno.ENOMEM or (only is not None and found.errno not in only):
             raise
-        raise InputError(f"cannot write {path}: {what_to_do(found)}") from error
+        raise InputError(f"cannot write {_as_asked(path)}: {what_to_do(found)}") from error
+
+
+def _as_asked(path: Path) -> Path:
+    """A path as users know it: within the folder that is being made, not within the one that has its place so far."""
+    return Path(*(found["target"] if (found := LEFTOVER.fullmatch(part)) else part for part in Path(path).parts))
 
 
 def _replace_folder(path: Path, new: Path) -> None:
