@@ -5,6 +5,7 @@ And deployments, put into copies of a package whose network is sure of some pixe
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -101,8 +102,19 @@ def decided_package(package, tmp_path_factory):
                 tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 32, tensor.name))
         onnx.save(model, path)
         head["sha256"] = sha256_of(path)
-    (folder / MANIFEST).write_text(json.dumps(raw))
+    (folder / MANIFEST).write_text(json.dumps(raw | {"package_id": _identity_of(raw)}))
     return folder
+
+
+def _identity_of(raw):
+    graphs = (entry["sha256"] for part in ("stages", "heads", "labels") for entry in raw[part])
+    return hashlib.sha256("".join(graphs).encode()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def identity_of():
+    """From what a manifest says of its graphs to the identity that belongs to them."""
+    return _identity_of
 
 
 @pytest.fixture(scope="session")

@@ -33,6 +33,7 @@ from offramp.artifacts import (
     load_json,
     load_manifest,
     load_records,
+    package_identity,
     require_same_package,
 )
 from offramp.errors import InputError
@@ -122,10 +123,10 @@ def manifest_of(folder, **changes):
 
     def head(index, stage):
         more = {"exit": EXITS[index], "tap": "t", "stage": stage, "scores_shape": (1, 2, 3, 4), "labels": "labels.onnx"}
+        more["outputs"] = ("scores", "confidence", "sure")
         return HeadEntry(**entry(f"head-{index}.onnx", **more))
 
     values = {
-        "package_id": "p" * 64,
         "classes": ("road", "tree"),
         "palette": ((0, 0, 0), (1, 2, 3)),
         "size": (32, 16),
@@ -139,7 +140,9 @@ def manifest_of(folder, **changes):
         "deployments": (deployment(),),
         "provenance": MADE,
     }
-    return Manifest(**{**values, **changes})
+    parts = {**values, **changes}
+    identity = package_identity(parts["stages"], parts["heads"], parts["labels"])
+    return Manifest(**{"package_id": identity, **parts})
 
 
 @pytest.fixture
@@ -165,7 +168,10 @@ def records():
         provenance=MADE,
     )
     shapes = ((4, 2, 3), (4, 2, 3), (4, 3), (4, 2, len(REGIONS), GRID), (4, 2), (4,))
-    return Records(info, *(rng.integers(0, 2**40, shape) for shape in shapes))
+    correct, predicted, labelled, sure, differing, size = (rng.integers(0, 2**38, shape) for shape in shapes)
+    predicted, labelled, size = predicted + correct, labelled + correct.max(axis=1), size + differing.max(axis=1)
+    sure[..., 0] = sure.max(axis=-1)
+    return Records(info, correct, predicted, labelled, sure, differing, size)
 
 
 @pytest.fixture
@@ -248,7 +254,7 @@ def test_what_is_no_file_is_refused(name, tmp_path):
     [
         ({"thread": 1}, "thread: Extra inputs are not permitted"),
         ({"expected": {**EXPECTED.model_dump(), "iou": 1.0}}, "expected.iou: Extra inputs"),
-        ({"image_thresholds": [float("nan")]}, "image_thresholds.0: .*finite"),
+        ({"image_thresholds": [2.5]}, "image_thresholds.0: .*less than or equal to 2"),
         ({"pixel_threshold": GRID}, "pixel_threshold: .*less than 32"),
         ({"exits": []}, "exits: "),
     ],
@@ -520,10 +526,13 @@ def test_counts_that_do_not_fit_are_refused(saved, name):
     array = getattr(records(), name)
     negative = array.copy()
     negative[-1] = -1
-    for wrong in (array[:-1], array[..., :-1], array[None], array.astype(np.int32), array.astype(np.float64), negative):
+    for wrong in (array[:-1], array[..., :-1], array[None], array.astype(np.int32), array.astype(np.float64)):
         records().save(saved)
         with pytest.raises(InputError, match=f"damaged records .*{name} is .*wanted int64"):
             load_records(rewritten(saved, **{name: wrong}))
+    records().save(saved)
+    with pytest.raises(InputError, match=f"damaged records .*{name} holds a negative number"):
+        load_records(rewritten(saved, **{name: negative}))
 
 
 @pytest.mark.parametrize("name", ["info", "correct", "predicted", "labelled", "sure"])
@@ -534,11 +543,11 @@ def test_a_missing_array_is_refused(saved, name):
 
 @pytest.mark.parametrize(
     ("change", "reason"),
-    [({"kind": "profile"}, "kind"), ({"format": 2}, "format"), ({"spilt": "val"}, "spilt"), ({"images": 3}, "images")],
+    [({"kind": "profile"}, "profile"), ({"format": 2}, "format"), ({"spilt": "val"}, "spilt"), ({"images": 3}, "images")],
 )
 def test_a_damaged_description_is_refused(saved, change, reason):
     info = json.dumps({**records().info.model_dump(mode="json"), **change})
-    with pytest.raises(InputError, match=f"damaged records .*{reason}"):
+    with pytest.raises(InputError, match=f"{saved.name}.*{reason}"):
         load_records(rewritten(saved, info=np.frombuffer(info.encode(), np.uint8)))
 
 
@@ -606,7 +615,7 @@ def test_pickled_objects_in_records_are_not_executed(saved, tmp_path):
     bombed = np.array([Bomb(tmp_path / "executed")], dtype=object)
     for name in ("info", "correct"):
         records().save(saved)
-        with pytest.raises(InputError, match="not records"):
+        with pytest.raises(InputError, match=f"damaged records .*{name} is object"):
             load_records(rewritten(saved, **{name: bombed}))
     saved.write_bytes(pickle.dumps(Bomb(tmp_path / "executed")))
     with pytest.raises(InputError, match="not records"):

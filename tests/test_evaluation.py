@@ -18,7 +18,7 @@ from offramp.runtime.predictor import Predictor
 
 
 @pytest.fixture(scope="module")
-def decided(package, tmp_path_factory):
+def decided(package, identity_of, tmp_path_factory):
     """The package with all class scores times 32, so that after two epochs some pixels are sure and others are not."""
     import onnx
     from onnx import numpy_helper
@@ -34,7 +34,7 @@ def decided(package, tmp_path_factory):
                 tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * 32, tensor.name))
         onnx.save(model, folder / head["file"])
         head["sha256"] = sha256_of(folder / head["file"])
-    (folder / MANIFEST).write_text(json.dumps(raw))
+    (folder / MANIFEST).write_text(json.dumps(raw | {"package_id": identity_of(raw)}))
     return folder
 
 

@@ -26,6 +26,8 @@ from offramp.specs import TrainingSpec
 SIZE = (96, 64)
 SECONDS = 60
 """A case that takes longer hangs."""
+EXECUTED = "executed"
+"""What code in a stranger's file leaves in the case's folder, if it is run."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,8 @@ def try_case(case: Case, things: Things, work: Path) -> Outcome:
         wrong = "changed something that it was only to read"
     if not wrong and case.says and {name: after.get(name) for name in before} != before:
         wrong = "failed, and changed what was there before"
+    if not wrong and any(Path(name).name == EXECUTED for name in after):
+        wrong = "ran a stranger's code"
     if not wrong and any(part.endswith(".tmp") for name in after for part in Path(name).parts):
         wrong = "left a temporary file behind"
     return Outcome(case, wrong, said, seconds)

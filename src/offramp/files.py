@@ -1,4 +1,4 @@
-"""Writing so that nothing whole is ever damaged: a temporary name beside the target, then a rename.
+"""Writing so that nothing whole is ever damaged: a temporary name beside the target, then a rename. And reading strictly.
 
 What a killed process leaves beside its target is named after that process; whoever next makes the same target removes it.
 """
@@ -8,6 +8,8 @@ from __future__ import annotations
 import ctypes
 import errno
 import hashlib
+import json
+import math
 import os
 import re
 import secrets
@@ -15,10 +17,11 @@ import shutil
 import socket
 import sys
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from offramp.errors import InputError
 from offramp.faults import TO_DO, os_error, what_to_do
@@ -34,6 +37,9 @@ NOT_TO_BE_HAD = (errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP, errno.EPERM, errn
 
 SHORT = 48
 """Letters of a name that a temporary one begins with: at most 192 of 255 bytes."""
+
+LARGEST_JSON = 32_000_000
+"""Bytes of a JSON file of ours: ten times the largest seen. Parsed, one takes up to thirty times its size in memory."""
 
 
 def _beside(path: Path, kind: str = "tmp") -> Path:
@@ -261,6 +267,84 @@ def check_replaceable(path: Path, *, marker: str) -> None:
         raise InputError(f"cannot write the folder {path}: a {what} of that name exists; choose another name")
     if any(path.iterdir()) and not (path / marker).exists():
         raise InputError(f"will not replace {path}: it is not empty and holds no {marker}; choose another name or remove it")
+
+
+def read_file(path: Path, what: str, *, largest: int) -> bytes:
+    """All bytes of an ordinary file.
+
+    Args:
+        path: the file.
+        what: it should be, for people.
+        largest: number of bytes that are read.
+
+    Raises:
+        InputError: it is not there or cannot be read, is a folder or a device (a pipe would keep us waiting), or too large.
+
+    """
+    try:
+        if path.exists() and not path.is_file():
+            kind = "a folder" if path.is_dir() else "no ordinary file"
+            raise InputError(f"cannot read the {what} {path}: it is {kind}; give a file")
+        with path.open("rb") as file:
+            content = file.read(largest + 1)
+    except OSError as error:
+        raise InputError(f"cannot read the {what} {path}: {error.strerror or error}") from error
+    except ValueError as error:  # a null character in the name
+        raise InputError(f"cannot read the {what} {str(path)!r}: {error}") from error
+    if len(content) > largest:
+        raise InputError(f"cannot read the {what} {path}: it has more than {largest / 1e6:g} MB, so it is none of ours")
+    return content
+
+
+def parse_json(content: bytes) -> Any:
+    """What a JSON text says; stricter than Python, which takes NaN, infinity and a key that comes twice.
+
+    Raises:
+        ValueError: no valid JSON.
+
+    """
+    try:
+        return json.loads(content.decode("utf-8"), object_pairs_hook=_object, parse_float=_finite, parse_constant=_no_number)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read_json(path: Path, what: str, *, largest: int = LARGEST_JSON, mend: str = "make it again") -> Any:
+    """What a JSON file says.
+
+    Args:
+        path: the file.
+        what: it should be, for people.
+        largest: number of bytes that are read.
+        mend: what to do about a damaged one.
+
+    Raises:
+        InputError: it cannot be read, or is no valid JSON.
+
+    """
+    content = read_file(path, what, largest=largest)
+    try:
+        return parse_json(content)
+    except ValueError as error:
+        raise InputError(f"damaged {what} {path}: it holds no valid JSON ({error}); {mend}") from error
+
+
+def _object(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has the key {twice[:80]} twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _no_number(text)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text[:80]} is no finite number")
 
 
 def sha256_of(path: Path) -> str:

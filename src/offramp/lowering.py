@@ -25,6 +25,7 @@ from offramp.artifacts import (
     Lowering,
     Manifest,
     Provenance,
+    graph_file,
     load_manifest,
     package_identity,
 )
@@ -159,7 +160,7 @@ class _Job:
     def to_16_bits(self) -> Lowering:
         """Every weight in 16 bits."""
         for entry in self._pieces():
-            self.models[entry.file] = in_16_bits(onnx.load(self.package / entry.file), self.precision)
+            self.models[entry.file] = in_16_bits(onnx.load(graph_file(self.package, entry)), self.precision)
         return self._lowering(self._miou(self.package, "before"), self._measure("after"))
 
     def to_int8(self, images: Sequence[Array], max_drop_pp: float, spared: Collection[str]) -> Lowering:
@@ -229,11 +230,11 @@ class _Job:
 
     def _ranged(self, entry: GraphEntry, scores: Sequence[str], every: Sequence[Tensors]) -> Ranged:
         inputs = [{name: tensors[name] for name in entry.inputs} for tensors in every]
-        return find_ranges(self.package / entry.file, inputs, scores, self.scratch)
+        return find_ranges(graph_file(self.package, entry), inputs, scores, self.scratch)
 
     def _run(self, entry: GraphEntry, tensors: Tensors) -> Tensors:
         if entry.file not in self._loaded:
-            self._loaded[entry.file] = self.engine.load(self.package / entry.file, entry)
+            self._loaded[entry.file] = self.engine.load(graph_file(self.package, entry), entry)
         return self._outputs(self._loaded[entry.file], entry, tensors)
 
     def _outputs(self, graph: Graph, entry: GraphEntry, tensors: Tensors) -> Tensors:

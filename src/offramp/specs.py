@@ -6,6 +6,7 @@ Unknown keys are refused, so that a misspelt option never passes in silence.
 from __future__ import annotations
 
 import re
+from reprlib import Repr
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -29,6 +30,7 @@ Schedule = Literal["poly", "cosine"]
 Keep = Literal["last", "best"]
 TrainingPrecision = Literal["auto", "float32", "bfloat16"]
 Triple = tuple[float, float, float]
+Positive = Annotated[float, Field(gt=0)]
 Overlays = Literal["jpg", "png", "video", "none"]
 """How a run leaves images mixed with their labels: a file for each, one video, or not at all."""
 EngineName = Literal["onnxruntime", "openvino", "onnxruntime-cuda", "onnxruntime-tensorrt"]
@@ -167,7 +169,7 @@ class NetworkSpec(Spec):
     multiple: int = Field(default=1, ge=1, le=64)
     """Sides are padded to a multiple of this: what the network needs to run, with feature maps that round up."""
     mean: Triple = (0.485, 0.456, 0.406)
-    std: Triple = (0.229, 0.224, 0.225)
+    std: tuple[Positive, Positive, Positive] = (0.229, 0.224, 0.225)
     """Of the channels, with values in [0, 1]; ImageNet's by default."""
     final_head: HeadSpec | None = None
     """On a backbone's deepest feature map; None: the network gives class scores itself."""
@@ -345,11 +347,20 @@ def parse_size(text: str) -> Size:
 def explain(error: ValidationError) -> str:
     """Put a validation error into one line: where, what is wrong, what was got."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "the whole"
+    if not first["loc"] and first["type"] == "value_error":  # parts that do not fit together; what we said of it is enough
+        return " ".join(first["msg"].removeprefix("Value error, ").split())
+    place = ".".join(str(part)[:80] for part in first["loc"]) or "the whole"
     more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    said = str(first["msg"]).removeprefix("Value error, ")
-    if not first["loc"] and first["type"] == "value_error":  # of several fields together: what was got would say nothing
-        return " ".join(said.split()) + more
-    got = repr(first["input"])
-    text = f"{place}: {said}, got {got if len(got) <= 80 else got[:77] + '...'}{more}"
+    said = str(first["msg"]).removeprefix("Value error, ")[:400]
+    text = f"{place}: {said}, got {shown(first['input'])}{more}"
     return " ".join(text.split())  # keys of a damaged file may hold line breaks
+
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
+def shown(value: object) -> str:
+    """A value of somebody's file, for an error's line: short, however large or deep it is."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from offramp import Predictor
-from offramp.artifacts import MANIFEST, Manifest, load_json, load_manifest
+from offramp.artifacts import MANIFEST, Manifest, load_json, load_manifest, package_identity
 from offramp.cli import main
 from offramp.errors import InputError
 from offramp.export.graph import interpolation_matrix, labels_graph
@@ -270,7 +270,7 @@ def head_model(name, tap, row):
 
 
 @pytest.fixture
-def handmade(tmp_path):
+def handmade(identity_of, tmp_path):
     """Three exits and, between the first two, a stage and an exit on a branch that no other exit needs."""
     folder = tmp_path / "handmade"
     folder.mkdir()
@@ -302,7 +302,6 @@ def handmade(tmp_path):
         heads.append({**entry(f"head-{index}.onnx", *head_model(name, tap, index)), **described})
     labels = entry("labels.onnx", labels_graph((1, 3, 8, 16), 2, *SIDE), ["scores"], ["labels"])
     manifest = {
-        "package_id": "handmade",
         "classes": ["a", "b", "c"],
         "palette": [(0, 0, 0)] * 3,
         "size": SIDE[::-1],
@@ -314,17 +313,17 @@ def handmade(tmp_path):
         "labels": [labels],
         "provenance": {"made_by": "test", "created": ""},
     }
-    Manifest.model_validate(manifest).save(folder / MANIFEST)
+    Manifest.model_validate(manifest | {"package_id": identity_of(manifest)}).save(folder / MANIFEST)
     return folder
 
 
 @pytest.fixture
-def deployed(handmade, with_deployments):
-    """Copy the deployment of a real package into the handmade one."""
+def deployed(handmade, deployment_of):
+    """Write a deployment, given as the fields that matter, into the handmade package."""
 
     def write(**values):
-        given = load_json(with_deployments({"mode": "input-dependent", **values}) / MANIFEST, Manifest).deployments
         manifest = load_json(handmade / MANIFEST, Manifest)
+        given = (deployment_of(manifest, mode="input-dependent", **values),)
         manifest.model_copy(update={"deployments": given}).save(handmade / MANIFEST)
         return handmade
 
@@ -395,18 +394,25 @@ def test_what_no_answer_needs_is_left_out(deployed):
     assert len(matrices) == len(set(matrices)) == 3
 
 
+def save_with(folder, manifest, **graphs):
+    """Other stages or heads, and the identity that belongs to them."""
+    changed = manifest.model_copy(update=graphs)
+    identity = package_identity(changed.stages, changed.heads, changed.labels)
+    changed.model_copy(update={"package_id": identity}).save(folder / MANIFEST)
+
+
 def test_exits_out_of_order_are_refused(deployed):
-    with pytest.raises(InputError, match="not in order of depth"):
+    with pytest.raises(InputError, match="in order of depth"):
         self_exiting(deployed(exits=("third", "first"), image_thresholds=(0.5,)))
 
 
 def test_too_many_exits_are_refused(handmade):
     manifest = load_json(handmade / MANIFEST, Manifest)
     more = [manifest.heads[-1].model_copy(update={"exit": f"last {number}"}) for number in range(MOST_EXITS - 4)]
-    manifest.model_copy(update={"heads": (*manifest.heads, *more)}).save(handmade / MANIFEST)
+    save_with(handmade, manifest, heads=(*manifest.heads, *more))
     assert len(describe(self_exiting(handmade))["exits"]) == MOST_EXITS
     one = manifest.heads[-1].model_copy(update={"exit": "one more"})
-    manifest.model_copy(update={"heads": (*manifest.heads, *more, one)}).save(handmade / MANIFEST)
+    save_with(handmade, manifest, heads=(*manifest.heads, *more, one))
     with pytest.raises(InputError, match=f"{MOST_EXITS + 1} exits are too many"):
         self_exiting(handmade)
 
@@ -417,7 +423,7 @@ def test_graphs_of_different_operators_are_refused(handmade):
     model.opset_import[0].version = 17
     onnx.save(model, handmade / "last.onnx")
     last = manifest.stages[-1].model_copy(update={"sha256": sha256_of(handmade / "last.onnx")})
-    manifest.model_copy(update={"stages": (*manifest.stages[:-1], last)}).save(handmade / MANIFEST)
+    save_with(handmade, manifest, stages=(*manifest.stages[:-1], last))
     with pytest.raises(InputError, match="different versions"):
         self_exiting(handmade)
 

@@ -28,7 +28,9 @@ from offramp.specs import REGIONS, SearchSpec
 CLASSES = ("road", "car", "<script>alert(1)</script>")
 PALETTE = ((128, 64, 128), (0, 0, 142), (70, 130, 180))
 EXITS = ("blocks.1:fcn/c16", "blocks.3:fcn/c32", "final")
-PACKAGE_ID = "a1" * 32
+FILES = ("stage0.onnx", "stage1.onnx", "stage2.onnx", "head0.onnx", "head1.onnx", "head2.onnx", "labels.onnx")
+"""Graphs of the package; each holds its own name."""
+PACKAGE_ID = hashlib.sha256("".join(hashlib.sha256(name.encode()).hexdigest() for name in FILES).encode()).hexdigest()
 MACS = {"stages": (1_000_000, 2_000_000, 4_000_000), "head": 500_000, "labels": 0}
 STAGES_MS = ((2.0, 2.2, 2.1, 9.0), (3.0, 3.1, 3.2, 3.0), (5.0, 5.2, 5.1, 5.0))
 HEAD_MS = {EXITS[0]: (1.0, 1.1, 1.0, 1.0), EXITS[1]: (1.5, 1.4, 1.5, 1.5), "final": (2.0, 2.0, 2.1, 2.0)}
@@ -70,7 +72,7 @@ def make_manifest(folder: Path) -> Manifest:
     stages = tuple(GraphEntry(**graph(f"stage{i}.onnx", macs, 4000)) for i, macs in enumerate(MACS["stages"]))
     heads = tuple(
         HeadEntry(
-            **graph(f"head{i}.onnx", MACS["head"], 1000),
+            **graph(f"head{i}.onnx", MACS["head"], 1000) | {"outputs": ("scores", "confidence", "sure")},
             exit=name,
             tap=name.split(":", maxsplit=1)[0],
             stage=i,

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from offramp.artifacts import load_json, load_records
+from offramp.artifacts import load_json, load_manifest, load_records
 from offramp.errors import InputError
 from offramp.report import write_report
 from offramp.report.facts import class_iou, exit_miou, latency_p95, overfitting, replay, scores_of
@@ -218,8 +218,8 @@ def test_the_run_log_counts_missed_deadlines(full):
 def test_provenance_holds_machine_versions_hashes_and_commands(full, artifacts):
     import hashlib
 
-    text = Page(full).text
-    for told in ("Board <X>", "offramp 9.9.9", "a1" * 32, hashlib.sha256(artifacts.profile.read_bytes()).hexdigest()):
+    text, package_id = Page(full).text, load_manifest(artifacts.package).package_id
+    for told in ("Board <X>", "offramp 9.9.9", package_id, hashlib.sha256(artifacts.profile.read_bytes()).hexdigest()):
         assert told in text
     assert "offramp search --max-drop-pp 1.5 --mode input-dependent" in text
 

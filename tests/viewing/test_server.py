@@ -5,10 +5,12 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -134,6 +136,59 @@ def test_a_length_must_be_said(served, length):
         length = "\xb2"
     reply = served.request("image", method="POST", headers={**PNG, "Content-Length": length})
     assert reply.status == 411
+
+
+def test_a_length_of_5000_digits_is_too_large(served):
+    # Python refuses to turn so many digits into a number, which was once told as an engine's own error.
+    reply = served.request("image", method="POST", headers={**PNG, "Content-Length": "9" * 5000})
+    assert reply.status == 413
+
+
+def raw(served, request, wait=5.0):
+    """What comes back for these bytes."""
+    with socket.create_connection(("127.0.0.1", served.port), timeout=wait) as connection:
+        connection.sendall(request)
+        received = b""
+        while part := connection.recv(65536):
+            received += part
+    return received
+
+
+def test_two_lengths_are_refused(served):
+    host = f"Host: 127.0.0.1:{served.port}\r\nContent-Type: {IMAGE}\r\nConnection: close\r\n"
+    request = f"POST /{served.token}/image HTTP/1.1\r\n{host}Content-Length: 0\r\nContent-Length: 3\r\n\r\nabc"
+    assert b" 411 " in raw(served, request.encode()).splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["GET /{token}/facts HTTP/1.0"], b"403"),  # no Host
+        (["GET http://evil.example/{token}/facts HTTP/1.1", "Host: 127.0.0.1:{port}"], b"403"),
+        (["GET /{token}/facts HTTP/1.1", "Host: 127.0.0.1:{port}", "Host: evil.example"], b"403"),
+        (["GET /{token}/facts HTTP/9.9", "Host: 127.0.0.1:{port}"], b"Invalid HTTP version"),
+        (["GET /{token}/facts HTTP/1.1", "Host: 127.0.0.1:{port}", "X-Long: " + "a" * 70_000], b"431"),
+        (["GET /{token}/facts HTTP/1.1", "Host: 127.0.0.1:{port}", *[f"X-{n}: a" for n in range(200)]], b"431"),
+        (["GET /" + "a" * 70_000 + " HTTP/1.1", "Host: 127.0.0.1:{port}"], b"414"),
+        (["CONNECT evil.example:443 HTTP/1.1", "Host: evil.example:443"], b"501"),
+        (["facts"], b"Bad request syntax"),
+    ],
+)
+def test_requests_that_no_browser_sends_are_refused(served, lines, status):
+    request = "\r\n".join([*lines, "Connection: close", "", ""]).format(token=served.token, port=served.port)
+    received = raw(served, request.encode())
+    assert status in received
+    assert served.token.encode() not in received
+    assert b'"exits"' not in received, "nothing is told"
+    assert served.request("facts").status == 200, "the server goes on"
+
+
+def test_who_is_silent_keeps_nobody_waiting(served):
+    with ExitStack() as silent:
+        for _ in range(20):
+            connection = silent.enter_context(socket.create_connection(("127.0.0.1", served.port)))
+            connection.sendall(f"POST /{served.token}/image HTTP/1.1\r\nHost:".encode())
+        assert served.request("facts").status == 200
 
 
 def test_chunks_are_refused(served):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, ValidationError
 
 from offramp.doors import as_path, checked_call
 from offramp.errors import InputError
-from offramp.files import new_file
-from offramp.specs import Spec, explain
+from offramp.files import LARGEST_JSON, new_file, read_json
+from offramp.specs import Spec, explain, shown
 from offramp.targets import json_kind, require_file_target
 
 FORMAT: Literal[1] = 1
@@ -68,6 +67,8 @@ def device_name() -> str:
 class Artifact(Spec):
     """A JSON artifact."""
 
+    largest: ClassVar[int] = LARGEST_JSON
+    """Bytes of its file that are read."""
     kind: str
     format: Literal[1] = FORMAT
 
@@ -90,23 +91,36 @@ def load_json(path: Path, kind: type[A]) -> A:
 
     """
     wanted = kind.model_fields["kind"].default
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the {wanted} {path}: {error.strerror or error}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"not a {wanted}: {path} holds no valid JSON ({error}); make it again") from error
-    got = raw.get("kind") if isinstance(raw, dict) else type(raw).__name__
-    if got != wanted:
-        raise InputError(f"not a {wanted}: {path} says it is {got!r}; were two files exchanged?")
+    return checked_artifact(read_json(path, wanted, largest=kind.largest), path, kind)
+
+
+def checked_artifact(raw: Any, path: Path, kind: type[A], *, mend: str = "make it again") -> A:
+    """An artifact from what its JSON says.
+
+    Args:
+        raw: what the JSON says.
+        path: where it stands, for people.
+        kind: the artifact that is wanted.
+        mend: what to do about a damaged one.
+
+    Raises:
+        InputError: of another kind or version, or damaged.
+
+    """
+    wanted = kind.model_fields["kind"].default
+    one = wanted if wanted.endswith("s") else f"a {wanted}"
+    if not isinstance(raw, dict):
+        raise InputError(f"not {one}: {path} says it is {type(raw).__name__!r}; were two files exchanged?")
+    if raw.get("kind") != wanted:
+        raise InputError(f"not {one}: {path} says it is {shown(raw.get('kind'))}; were two files exchanged?")
     if raw.get("format") != FORMAT:
-        raise InputError(f"{path} has format {raw.get('format')!r}, this version reads {FORMAT}; make it again")
+        raise InputError(f"{path} has format {shown(raw.get('format'))}, this version reads {FORMAT}; {mend}")
     try:
         return kind.model_validate(raw)
     except ValidationError as error:
-        raise InputError(f"damaged {wanted} {path}: {explain(error)}; make it again") from error
+        raise InputError(f"damaged {wanted} {path}: {explain(error)}; {mend}") from error
     except UnicodeEncodeError as error:  # JSON can write half of a character, and no text may hold that
-        raise InputError(f"damaged {wanted} {path}: it holds half of a character ({error.reason}); make it again") from error
+        raise InputError(f"damaged {wanted} {path}: it holds half of a character ({error.reason}); {mend}") from error
 
 
 def require_same_package(expected: str, **others: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -105,13 +105,13 @@ class Deployment(Artifact):
     region: Region = "all"
     pixel_threshold: int = Field(default=0, ge=0, lt=GRID)
     """Index into the manifest's `pixel_thresholds`; 0, which every pixel reaches, stands for the mean confidence."""
-    image_thresholds: tuple[float, ...] = ()
-    """One for each exit but the last: leave there if the score reaches it."""
+    image_thresholds: tuple[Annotated[float, Field(ge=0, le=2)], ...] = ()
+    """One for each exit but the last: leave there if the score reaches it. No score reaches one above 1."""
     limits: SearchSpec
     expected: Expected
     package_id: str
     engine: EngineName
-    threads: int
+    threads: int = Field(ge=0, le=1024)
     """0: as many as the machine has."""
     precision: Precision = "fp32"
     """Of the engine."""

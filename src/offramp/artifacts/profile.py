@@ -44,11 +44,11 @@ class Profile(Artifact):
     package_id: str
     engine: EngineName
     engine_version: str
-    threads: int
+    threads: int = Field(ge=0, le=1024)
     precision: Precision
     device: str
     exits: tuple[str, ...] = Field(min_length=1)
-    exit_stages: tuple[int, ...]
+    exit_stages: tuple[Annotated[int, Field(ge=0)], ...]
     """For each exit, the index of its last stage."""
     stages: tuple[Measurement, ...]
     heads: dict[str, Measurement]
@@ -56,9 +56,9 @@ class Profile(Artifact):
     """From an exit's class scores to its label map: paid only where an image leaves."""
     original: Measurement | None
     """The single-exit network in one graph, image to label map."""
-    base_memory_bytes: int | None = None
+    base_memory_bytes: int | None = Field(default=None, ge=0)
     """Of the process, with the engine and without any graph; None where that cannot be read."""
-    peak_memory_bytes: int
+    peak_memory_bytes: int = Field(ge=0)
     """Of the whole process, engine and all graphs loaded."""
     energy_meter: str | None = None
     """What measured the energy and what it covers ("RAPL package-0"); None where nothing did."""
@@ -72,9 +72,8 @@ class Profile(Artifact):
             raise ValueError("exits, stages, heads and labels differ in number")
         if set(self.exits) != set(self.heads) or set(self.exits) != set(self.labels):
             raise ValueError("heads and labels must name the exits")
-        places = list(self.exit_stages)
-        if places != sorted(places) or not 0 <= places[0] <= places[-1] < len(self.stages):
-            raise ValueError("exits must come in order of depth, each after an existing stage")
+        if list(self.exit_stages) != sorted(self.exit_stages) or self.exit_stages[-1] >= len(self.stages):
+            raise ValueError("exits must come in order of depth, each after a stage that was measured")
         return self
 
     def latency_ms(self, exits: tuple[str, ...]) -> float:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from offramp.artifacts.base import Artifact, Provenance
 from offramp.specs import EngineName, Mode, Precision, Spec
@@ -23,14 +23,14 @@ class Frame(Spec):
     """One answered image."""
 
     name: str
-    seconds: float = 0.0
+    seconds: float = Field(default=0.0, ge=0)
     """From the start of the run to this answer."""
     exit: str
     scores: dict[str, float]
     """Score at each exit asked."""
     steps_ms: dict[str, float]
     """Time of each stage, head and label map, in the order run."""
-    latency_ms: float
+    latency_ms: float = Field(ge=0)
     """From the decoded image to the label map."""
     deadline_ms: float | None = None
 
@@ -128,6 +128,8 @@ def _class_of(latency_ms: float) -> int:
 class RunLog(Artifact):
     """Frame by frame: where it left, what that took."""
 
+    largest: ClassVar[int] = 1_000_000_000
+    """Bytes of its file that are read: about a million frames."""
     kind: Literal["run log"] = "run log"
     package_id: str
     trimmed_from: str | None = None
@@ -135,7 +137,7 @@ class RunLog(Artifact):
     mode: Mode
     exits: tuple[str, ...]
     engine: EngineName
-    threads: int
+    threads: int = Field(ge=0, le=1024)
     precision: Precision = "fp32"
     frames: tuple[Frame, ...]
     """All of them; of a run longer than MOST_FRAMES, the slowest of every `every` successive ones. The table holds all."""
@@ -143,7 +145,7 @@ class RunLog(Artifact):
     summary: Summary | None = None
     """Of all frames; see `figures`. Logs of earlier versions hold all frames and no summary."""
     live: bool = False
-    dropped: int = 0
+    dropped: int = Field(default=0, ge=0)
     """Frames of a live source that newer ones replaced before they were asked about."""
     reconnected: int = 0
     """So often a live source was lost and came back."""
@@ -154,6 +156,14 @@ class RunLog(Artifact):
     def figures(self) -> Summary:
         """Figures of all frames."""
         return self.summary or Tally(self.frames).summary()
+
+    @model_validator(mode="after")
+    def _frames_fit(self) -> Self:
+        known = set(self.exits)
+        strange = next((frame for frame in self.frames if frame.exit not in known), None)
+        if strange is not None:
+            raise ValueError(f"the frame {strange.name} left at {strange.exit!r}, which is not among the exits")
+        return self
 
     def shares(self) -> dict[str, float]:
         """Share of frames that left at each exit."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from pathlib import PurePosixPath
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from offramp.artifacts.base import Artifact, Provenance
 from offramp.specs import EngineName, Precision, Size, Spec
@@ -13,28 +14,39 @@ SWEEP = "sweep.json"
 """The summary in a sweep's folder."""
 
 
+def _inside(path: str) -> str:
+    """Only what lies below the sweep's folder may be named."""
+    parts = PurePosixPath(path).parts
+    if not parts or PurePosixPath(path).is_absolute() or ".." in parts or "\\" in path or "\0" in path:
+        raise ValueError("must be a path below the sweep's folder")
+    return path
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+
+
 class SweptPackage(Spec):
     """A package of a trial with what was measured of it. Paths are relative to the sweep's folder."""
 
     name: str
     """Of the variant: `480x360`."""
     size: Size
-    package: str
+    package: Inside
     package_id: str
-    records: dict[str, str]
+    records: dict[str, Inside]
     """Split -> file; `val` is always there."""
-    profile: str
+    profile: Inside
     miou: dict[str, dict[str, float]]
     """Split -> exit -> mIoU."""
     latency_ms: dict[str, float]
     """Exit -> median latency of that exit alone."""
 
     @model_validator(mode="after")
-    def _figures_are_there(self) -> Self:
-        if "val" not in self.records or not self.latency_ms:
-            raise ValueError("a package needs records of val and the latency of its exits")
-        if "val" not in self.miou or any(set(of_split) != set(self.latency_ms) for of_split in self.miou.values()):
-            raise ValueError("miou must give a figure on val, and on each split one for every exit that has a latency")
+    def _parts_fit(self) -> Self:
+        if "val" not in self.records or "val" not in self.miou:
+            raise ValueError(f"the package {self.name} has no records, or no mIoU, of val")
+        if not self.latency_ms or any(set(of_split) != set(self.latency_ms) for of_split in self.miou.values()):
+            raise ValueError(f"the package {self.name} names different exits in miou and latency_ms")
         return self
 
     @property

@@ -18,6 +18,7 @@ from offramp.cli.options import STANDARD_OUTPUT, say
 from offramp.cli.process import Ending, explained, told_to_end
 from offramp.cli.streams import standing_streams
 from offramp.cli.usage import require_no_empty, usage_line
+from offramp.console import printable
 from offramp.errors import InputError
 from offramp.faults import TO_DO
 from offramp.files import writing
@@ -119,8 +120,7 @@ def _stop(ending: Ending) -> None:
 
 
 def _fail(message: str) -> None:
-    # Names of files may hold anything, also what a terminal would obey.
-    line = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in " ".join(message.split()))
+    line = printable(" ".join(message.split()))  # names of files may hold anything, also what a terminal would obey
     if line:
         print(f"offramp: {line}", file=sys.stderr)  # noqa: T201
     sys.exit(2)

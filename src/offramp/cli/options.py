@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 from pydantic import ValidationError
 
+from offramp.console import printable
 from offramp.errors import InputError
 from offramp.faults import TO_DO
 from offramp.files import writing
@@ -47,7 +48,7 @@ def show(as_json: bool, values: dict[str, Any], people: Callable[[], None]) -> N
 
 def say(text: str) -> None:
     """Print a line of a result."""
-    print(text)  # noqa: T201 - the result
+    print(printable(text))  # noqa: T201 - the result
 
 
 def need(*modules: str, extra: str) -> None:

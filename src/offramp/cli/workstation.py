@@ -287,7 +287,7 @@ def train(
     if not is_first():
         return
     last = read_history(out)[-1]
-    figures = {name: float(value) for name, value in last.items() if "miou:" in name and value}
+    figures = _figures(last, out)
     miou = {name.removeprefix("miou:"): value for name, value in figures.items() if name.startswith("miou:")}
 
     def people() -> None:
@@ -299,6 +299,13 @@ def train(
         print_table(f"{out}: mIoU after the last epoch", ["exit", "val", "training images"], rows)
 
     show(as_json, {"run": str(out), "miou": miou}, people)
+
+
+def _figures(row: dict[str, str], run: Path) -> dict[str, float]:
+    try:
+        return {name: float(value) for name, value in row.items() if "miou:" in name and value}
+    except ValueError as error:
+        raise InputError(f"damaged history of {run}, history.csv: {error}; train again") from error
 
 
 def _range(text: str) -> tuple[float, float]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnx
 from onnx import helper
 
-from offramp.artifacts import GraphEntry, HeadEntry, Manifest, needed_outputs
+from offramp.artifacts import GraphEntry, HeadEntry, Manifest, graph_file, needed_outputs
 from offramp.errors import InputError
 from offramp.export.stages import Piece, parameter_bytes, subgraph, without_notes
 
@@ -41,10 +41,10 @@ def merge_stages(
         raise InputError(f"the stages of {package} have been merged already; merge those of the package that it was made of")
     if not confidence:
         heads = [head.model_copy(update={"outputs": head.outputs[:1]}) for head in heads]
-    cut = {head.exit: subgraph(onnx.load(package / head.file), head.outputs) for head in heads}
+    cut = {head.exit: subgraph(onnx.load(graph_file(package, head)), head.outputs) for head in heads}
     needed = needed_outputs(manifest.stages[: heads[-1].stage + 1], heads)
     stages = {
-        index: subgraph(onnx.load(package / manifest.stages[index].file), sorted(outputs))
+        index: subgraph(onnx.load(graph_file(package, manifest.stages[index])), sorted(outputs))
         for index, outputs in enumerate(needed)
         if outputs
     }

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from offramp.artifacts import MANIFEST, HeadEntry, Manifest, load_manifest
+from offramp.artifacts import MANIFEST, HeadEntry, Manifest, graph_file, load_manifest
 from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.export.joining import as_model, renamed
@@ -204,20 +204,23 @@ class _Assembly:
         self.plan = plan
         self.labels_shape = manifest.labels_shape
         # A head without its confidence map, which is for people to look at.
-        self.heads = [subgraph(onnx.load(package / head.file), (head.outputs[0], head.outputs[2])) for head in plan.heads]
+        files = [graph_file(package, head) for head in plan.heads]
+        self.heads = [
+            subgraph(onnx.load(file), (head.outputs[0], head.outputs[2])) for file, head in zip(files, plan.heads, strict=True)
+        ]
         wanted = {name for head in self.heads for name in head.inputs}
         self.stages: dict[int, Piece] = {}
         """By index; a stage that nothing wants is not there."""
         for index in reversed(range(plan.heads[-1].stage + 1)):
             entry = manifest.stages[index]
             if outputs := [name for name in entry.outputs if name in wanted]:
-                self.stages[index] = subgraph(onnx.load(package / entry.file), outputs)
+                self.stages[index] = subgraph(onnx.load(graph_file(package, entry)), outputs)
                 wanted |= set(self.stages[index].inputs)
-        files = {head.labels for head in plan.heads}
+        needed = {head.labels for head in plan.heads}
         self.labels = {
-            entry.file: Piece(onnx.load(package / entry.file), entry.inputs, entry.outputs)
+            entry.file: Piece(onnx.load(graph_file(package, entry)), entry.inputs, entry.outputs)
             for entry in manifest.labels
-            if entry.file in files
+            if entry.file in needed
         }
         image = manifest.stages[0].inputs[0]
         self.names = {image: image}

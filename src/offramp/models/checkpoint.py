@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from offramp.doors import checked_call
 from offramp.errors import InputError
-from offramp.files import new_file
+from offramp.files import new_file, read_json
 from offramp.models.attach import OBJECT, build_network
 from offramp.models.finite import require_finite
 from offramp.models.multi_exit import MultiExitNetwork
@@ -23,6 +23,8 @@ from offramp.specs import NetworkSpec, Size, Spec, explain
 WEIGHTS = "weights.safetensors"
 NETWORK = "network.json"
 
+Channel = Annotated[int, Field(ge=0, le=255)]
+
 
 class NetworkFile(Spec):
     """What must be known beside the weights to use them."""
@@ -31,13 +33,24 @@ class NetworkFile(Spec):
     format: Literal[2] = 2
     network: NetworkSpec
     classes: tuple[str, ...]
-    palette: tuple[tuple[int, int, int], ...]
-    object_classes: tuple[int, ...]
+    palette: tuple[tuple[Channel, Channel, Channel], ...]
+    object_classes: tuple[Annotated[int, Field(ge=0)], ...]
     """Indices of the classes that count as objects: each covers less than an even share of the labelled training pixels."""
     size: Size
     """Usual width and height of the training images."""
     data_fingerprint: str
     """Of the training data."""
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        count = self.network.num_classes
+        if len(self.classes) != count or len(self.palette) != count:
+            raise ValueError(
+                f"the network has {count} classes, but there are {len(self.classes)} names and {len(self.palette)} colours"
+            )
+        if any(index >= count for index in self.object_classes):
+            raise ValueError(f"object_classes must be classes, of which there are {count}")
+        return self
 
     def save(self, run: Path) -> None:
         """Write RUN/network.json."""
@@ -53,12 +66,13 @@ def load_network_file(run: Path) -> NetworkFile:
 
     """
     path = run / NETWORK
-    try:
-        return NetworkFile.model_validate_json(path.read_bytes())
-    except OSError as error:
+    if not path.exists():
         raise InputError(
-            f"not a run: cannot read {path} ({error.strerror}); make one with offramp train DATA --out {run}"
-        ) from error
+            f"not a run: cannot read {path} (No such file or directory); make one with offramp train DATA --out {run}"
+        )
+    raw = read_json(path, "network of a run", mend="train again")
+    try:
+        return NetworkFile.model_validate(raw)
     except ValidationError as error:
         raise InputError(f"damaged {path}: {explain(error)}; train again") from error
 
@@ -89,13 +103,16 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     """Read a safetensors file.
 
     Raises:
-        InputError: it cannot be read, or a tensor in it holds NaN or infinity.
+        InputError: missing, no ordinary file, damaged, or a tensor in it holds NaN or infinity.
 
     """
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "no ordinary file"
+        raise InputError(f"cannot read the weights {path}: it is {kind}; give a safetensors file")
     try:
         tensors: dict[str, torch.Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise InputError(f"cannot read the weights {path}: {str(error).splitlines()[0]}; train again") from error
+    except (OSError, SafetensorError, ValueError, KeyError) as error:
+        raise InputError(f"cannot read the weights {path}: {first_reason(error)}; train again") from error
     require_finite(tensors, f"the weights {path}", "train again")
     return tensors
 
@@ -109,15 +126,13 @@ def load_tensors(network: nn.Module, path: Path, whose: str | Path = "the networ
         whose: what errors call the network, or what describes it.
 
     Raises:
-        InputError: it cannot be read, is of another network, or holds NaN or infinity.
+        InputError: as `read_tensors`, or it is of another network.
 
     """
     try:
-        tensors = load_file(path)
-        require_finite(tensors, f"the weights {path}", "train again")
-        network.load_state_dict(tensors)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise InputError(f"the weights {path} do not fit {whose}: {' '.join(str(error).split())[:200]}") from error
+        network.load_state_dict(read_tensors(path))
+    except RuntimeError as error:
+        raise InputError(f"the weights {path} do not fit {whose}: {first_reason(error)}; train again") from error
 
 
 @checked_call
@@ -142,6 +157,13 @@ def load_network(run: Path, *, network: nn.Module | str | None = None) -> tuple[
     multi = build_network(described.network, network=original_network(described.network, network, run))
     load_tensors(multi, path, run / NETWORK)
     return multi.eval(), described
+
+
+def first_reason(error: Exception) -> str:
+    """What is wrong with weights, in one line: PyTorch's first line says only that something is."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    place = 1 if len(lines) > 1 and lines[0].startswith("Error(s) in loading") else 0
+    return lines[place].strip()[:200]
 
 
 def original_network(

@@ -24,7 +24,7 @@ from offramp.pruning.removal import remove_channels
 from offramp.specs import TrainingSpec, explain
 from offramp.targets import require_place
 from offramp.training.distributed import World, joined_world
-from offramp.training.train import RUN, RunFile, train
+from offramp.training.train import RUN, read_run, train
 
 KEEP = 0.6
 """Of the macs, where nothing is said."""
@@ -111,10 +111,8 @@ def _fine_tuning(run: Path, defaults: dict[str, Any], asked: dict[str, Any]) -> 
     """How a run was trained, with what differs; None for no epochs at all."""
     own = TrainingSpec()
     if (run / RUN).exists():
-        try:
-            own = RunFile.model_validate_json((run / RUN).read_bytes()).training
-        except ValidationError as error:
-            raise InputError(f"damaged {run / RUN}: {explain(error)}; train again") from error
+        found = read_run(run)
+        own = found.training if found else own
     slower = {"learning_rate": own.learning_rate / 2} if defaults else {}
     values = own.model_dump() | defaults | slower | asked
     trains = values["epochs"] or values["exit_epochs"]

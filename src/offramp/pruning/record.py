@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from offramp.errors import InputError
+from offramp.files import read_json
 from offramp.models.multi_exit import MultiExitNetwork
 from offramp.pruning.choice import layer_costs
 from offramp.specs import FINAL, Size, Spec, explain
@@ -22,9 +23,9 @@ BACKBONE = "backbone"
 class PartCost(Spec):
     """What a part of the network costs."""
 
-    macs: int
+    macs: int = Field(ge=0)
     """Of its convolutions and linear layers, for one image."""
-    parameters: int
+    parameters: int = Field(ge=0)
 
 
 def whole(parts: dict[str, PartCost]) -> PartCost:
@@ -50,6 +51,12 @@ class PruningFile(Spec):
     """By part: the backbone, and every exit's head by the exit's name."""
     after: dict[str, PartCost]
 
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        if set(self.before) != set(self.after) or not whole(self.before).macs:
+            raise ValueError("before and after must name the same parts, which cost something")
+        return self
+
     @property
     def kept(self) -> float:
         """The share of the macs that stayed."""
@@ -68,10 +75,11 @@ def load_pruning(run: Path) -> PruningFile:
 
     """
     path = run / PRUNED / PRUNING
+    if not path.exists():
+        raise InputError(f"not a pruned run: cannot read {path} (no such file); make one with offramp prune")
+    raw = read_json(path, "record of pruning", mend=f"remove {run} and prune again")
     try:
-        return PruningFile.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"not a pruned run: cannot read {path} ({error.strerror}); make one with offramp prune") from error
+        return PruningFile.model_validate(raw)
     except ValidationError as error:
         raise InputError(f"damaged {path}: {explain(error)}; remove {run} and prune again") from error
 

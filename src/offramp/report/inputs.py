@@ -6,6 +6,7 @@ Everything is checked here, so that the page itself only has to say what is ther
 from __future__ import annotations
 
 import csv
+import io
 import json
 import math
 from collections.abc import Sequence
@@ -28,10 +29,12 @@ from offramp.artifacts import (
     require_same_package,
 )
 from offramp.errors import InputError
-from offramp.files import sha256_of
-from offramp.specs import FINAL
+from offramp.files import read_file, read_json, sha256_of
+from offramp.specs import FINAL, shown
 
 HISTORY_COLUMNS = ("phase", "epoch", "loss", "learning_rate", "seconds")
+LARGEST_HISTORY = 100_000_000
+"""Bytes of a run's history."""
 MIOU, TRAIN_MIOU = "miou:", "train_miou:"
 """What the names of columns of mIoU on val and on training images start with; the exit's name follows."""
 
@@ -245,7 +248,7 @@ def load_run(folder: Path) -> Run:
     held = [name for name in ("run.json", "network.json", "history.csv") if (folder / name).is_file()]
     if not held:
         raise InputError(f"not a training run: {folder} holds no run.json, network.json or history.csv; give the run's folder")
-    contents = {name: _read_json(folder / name) for name in held if name.endswith(".json")}
+    contents = {name: read_json(folder / name, "part of a run", mend="train again") for name in held if name.endswith(".json")}
     return Run(
         name=folder.name,
         finished=(folder / "weights.safetensors").is_file(),
@@ -253,13 +256,6 @@ def load_run(folder: Path) -> Run:
         settings={name: _flatten(content) for name, content in contents.items()},
         provenance=_provenance(contents.get("run.json")),
     )
-
-
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"damaged run: {path} holds no valid JSON ({error}); train again") from error
 
 
 def _provenance(settings: Any) -> Provenance | None:
@@ -288,25 +284,28 @@ def load_history(path: Path) -> History:
         InputError: a column is missing, or a number cannot be read.
 
     """
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
+    content = read_file(path, "history", largest=LARGEST_HISTORY)
+    try:
+        reader = csv.DictReader(io.StringIO(content.decode("utf-8"), newline=""))
         columns = tuple(reader.fieldnames or ())
-        missing = [name for name in HISTORY_COLUMNS if name not in columns]
-        if missing:
-            raise InputError(f"damaged history {path}: no column {missing[0]!r}; its columns are {', '.join(columns)}")
-        named = [name.removeprefix(MIOU) for name in columns if name.startswith(MIOU)]
-        # Where phase 1 measures the final exit alone, its column comes first.
-        exits = tuple(sorted(named, key=lambda name: name == FINAL))
-        try:
-            epochs = tuple(_epoch(row, exits) for row in reader)
-        except (TypeError, ValueError) as error:
-            raise InputError(
-                f"damaged history {path}, line {reader.line_num}: {error}; remove the line or train again"
-            ) from error
+    except (csv.Error, ValueError) as error:
+        raise InputError(f"damaged history {path}: {error}; train again") from error
+    missing = [name for name in HISTORY_COLUMNS if name not in columns]
+    if missing:
+        raise InputError(f"damaged history {path}: no column {missing[0]!r}; its columns are {shown(', '.join(columns))}")
+    named = [name.removeprefix(MIOU) for name in columns if name.startswith(MIOU)]
+    # Where phase 1 measures the final exit alone, its column comes first.
+    exits = tuple(sorted(named, key=lambda name: name == FINAL))
+    try:
+        epochs = tuple(_epoch(row, exits) for row in reader)
+    except (TypeError, ValueError, csv.Error) as error:
+        raise InputError(f"damaged history {path}, line {reader.line_num}: {error}; remove the line or train again") from error
     return History(exits, epochs)
 
 
 def _epoch(row: dict[str, str | None], exits: tuple[str, ...]) -> Epoch:
+    if None in row.values() or None in row:
+        raise ValueError("it has other fields than the first line")
     miou, train_miou = ({name: _number(row.get(kind + name)) for name in exits} for kind in (MIOU, TRAIN_MIOU))
     return Epoch(
         phase=row["phase"] or "",

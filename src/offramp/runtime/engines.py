@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from offramp.artifacts import GraphEntry, HeadEntry, Manifest, load_manifest
+from offramp.artifacts import GraphEntry, HeadEntry, Manifest, graph_file, load_manifest
 from offramp.doors import checked_call
 from offramp.errors import InputError
 from offramp.policy import GRID
@@ -341,8 +341,7 @@ class StagedNetwork:
         self._labels = {entry.file: (entry, self._load(entry)) for entry in self.manifest.labels if entry.file in needed}
 
     def _load(self, entry: GraphEntry) -> Graph:
-        path = self.package / entry.file
-        # Engines raise types of their own for a graph that they cannot load, or not run with what it is given.
+        path = graph_file(self.package, entry)
         with self._telling(f"load {path}"):
             graph = self.engine.load(path, entry)
 
@@ -354,13 +353,14 @@ class StagedNetwork:
 
     @contextmanager
     def _telling(self, what: str) -> Iterator[None]:
+        """Engines raise types of their own for a graph that they cannot load, or not run with what it is given."""
         try:
             yield
         except InputError:
             raise
         except Exception as error:
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise InputError(f"{self.engine.name} cannot {what}: {reason}") from error
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+            raise InputError(f"{self.engine.name} cannot {what}: {reason}; export it again, or try another --engine") from error
 
     @property
     def exits(self) -> tuple[str, ...]:
@@ -416,6 +416,9 @@ class StagedNetwork:
             outputs, steps_ms[f"head {head.exit}"] = tensors, 0.0
         scores, *judged = (outputs[name] for name in head.outputs)
         confidence, sure = (self.engine.array(tensor) for tensor in judged) if judged else NOT_JUDGED
+        if confidence.ndim != 3 or sure.shape != NOT_JUDGED[1].shape:
+            shapes = f"confidence {confidence.shape} and counts {sure.shape}"
+            raise InputError(f"{self.package / head.file} gives {shapes}, wanted (1, h, w) and {NOT_JUDGED[1].shape}")
         # Some microseconds. NaN among the scores is NaN here, too, or 0 in OpenVINO, where the largest probability never is.
         if not confidence.min(initial=1.0) >= self._least_confidence:
             raise InputError(self._not_finite(head))
@@ -426,7 +429,7 @@ class StagedNetwork:
             if image != self._images:
                 raise RuntimeError("the label map must be asked for before the next image: its class scores are gone")
             made = timed(steps_ms, f"labels {head.exit}", graph, {entry.inputs[0]: scores})
-            return np.asarray(self.engine.array(made[entry.outputs[0]])[0], np.uint8)
+            return self._label_map(made, entry)
 
         return ExitAnswer(head.exit, sure, confidence[0], steps_ms, make_labels)
 
@@ -445,9 +448,20 @@ class StagedNetwork:
         def run(image: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
             self._require_image(image)
             made = graph({entry.inputs[0]: self.engine.tensor(np.ascontiguousarray(image)[None])})
-            return np.asarray(self.engine.array(made[entry.outputs[0]])[0], np.uint8)
+            return self._label_map(made, entry)
 
         return run
+
+    def _label_map(self, made: Mapping[str, Tensor], entry: GraphEntry) -> npt.NDArray[np.uint8]:
+        labels = self.engine.array(made[entry.outputs[0]])
+        if labels.shape != (1, *self.manifest.labels_shape) or labels.dtype != np.uint8:
+            wanted = f"uint8 {(1, *self.manifest.labels_shape)}"
+            raise InputError(
+                f"{self.package / entry.file} gives {labels.dtype} {labels.shape}, wanted {wanted}; export it again"
+            )
+        if labels.max() >= len(self.manifest.classes):
+            raise InputError(f"{self.package / entry.file} gives class {labels.max()}, there are {len(self.manifest.classes)}")
+        return np.asarray(labels[0])
 
 
 def timed(steps_ms: dict[str, float], name: str, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:

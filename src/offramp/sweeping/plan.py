@@ -11,6 +11,7 @@ import yaml
 from pydantic import BeforeValidator, Field, ValidationError
 
 from offramp.errors import InputError
+from offramp.files import read_file
 from offramp.specs import (
     EngineName,
     NetworkChoice,
@@ -34,6 +35,8 @@ def _size(value: Any) -> Any:
 SizeText = Annotated[Size, BeforeValidator(_size)]
 NAME = r"[A-Za-z0-9][A-Za-z0-9._+-]*"
 """What a trial may be called: it names a folder."""
+LARGEST_PLAN = 1_000_000
+"""Bytes."""
 
 
 class NetworkEntry(NetworkChoice):
@@ -105,6 +108,18 @@ class Plan:
     splits: tuple[str, ...]
 
 
+class _Strict(yaml.SafeLoader):  # type: ignore[misc]
+    """Refuses a key that comes twice, of which YAML would take the last one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """See the base class."""
+        names = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode) and key.value != "<<"]
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {twice} comes twice", node.start_mark)
+        return dict(super().construct_mapping(node, deep=deep))
+
+
 def read_plan(path: Path) -> Plan:
     """Read a plan and check all of it, but whether its networks exist.
 
@@ -113,12 +128,11 @@ def read_plan(path: Path) -> Plan:
             weights; says which key of which file.
 
     """
+    content = read_file(path, "plan", largest=LARGEST_PLAN)
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read the plan {path}: {error.strerror or error}") from error
+        raw = yaml.load(content.decode("utf-8"), Loader=_Strict)  # noqa: S506 - a SafeLoader, which runs nothing
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise InputError(f"the plan {path} is no YAML: {error}; see docs/approximations.md for one") from error
+        raise InputError(f"the plan {path} is no YAML: {str(error)[:300]}; see docs/approximations.md for one") from error
     if not isinstance(raw, dict):
         raise InputError(f"the plan {path} must have the keys {', '.join(PlanFile.model_fields)}, got {type(raw).__name__}")
     try:

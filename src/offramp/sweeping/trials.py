@@ -68,6 +68,8 @@ def build(name: str, *, job: Job, progress: Progress = silent, said: Callable[[s
 @contextmanager
 def _log(path: Path) -> Iterator[Callable[[str], None]]:
     """A line with the time for all that happens to a trial, on whatever machine: the one thing to read when it fails."""
+    if path.is_symlink() or path.parent.is_symlink():
+        raise InputError(f"will not write into {path}: it is, or lies behind, a link that may lead anywhere; remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
 

@@ -14,20 +14,38 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch.utils.tensorboard import SummaryWriter
 
 from offramp.errors import InputError
-from offramp.files import new_file, writing
-from offramp.models.checkpoint import load_tensors, plain_tensors, save_weights
+from offramp.files import new_file, read_file, writing
+from offramp.models.checkpoint import first_reason, load_tensors, plain_tensors, save_weights
 from offramp.models.finite import require_finite
+from offramp.specs import explain
 from offramp.training.loop import SLOWER, History, Run
 
 STATE = "last.safetensors"
 BEST = "best.safetensors"
 HISTORY = "history.csv"
 BOARD = "tensorboard"
+LARGEST_HISTORY = 100_000_000
+"""Bytes of RUN/history.csv."""
+
+
+class Place(BaseModel):
+    """Where a run stands, as its state says beside its tensors; see `Run`. A loss may be infinite."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    phase: int = Field(ge=0)
+    epoch: int = Field(ge=0)
+    step: int = Field(ge=0)
+    loss_so_far: float
+    best: float
+    average_steps: int = Field(ge=0)
+    history: list[dict[str, int | float | str]]
 
 
 def save_state(run: Run) -> None:
@@ -68,23 +86,30 @@ def load_state(run: Run) -> None:
 
     """
     path = run.folder / STATE
+    if path.exists() and not path.is_file():
+        raise InputError(f"cannot go on from {path}: it is no ordinary file; start again without --resume")
     try:
         with safe_open(path, framework="pt") as file:
-            place = json.loads(file.metadata()["place"])
+            place = Place.model_validate(json.loads((file.metadata() or {})["place"]))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
         parts: dict[str, dict[str, torch.Tensor]] = {"network": {}, "optimiser": {}, "average": {}}
         for name, tensor in tensors.items():
             part, _, rest = name.partition("/")
             parts[part][rest] = tensor
-        run.phase, run.epoch, run.history = place["phase"], place["epoch"], place["history"]
-        run.step, run.loss_so_far, run.best = place["step"], place["loss_so_far"], place["best"]
-        run.average_steps = place["average_steps"]
         require_finite(tensors, f"the tensors of {path}", "start again in another --out")
         run.network.load_state_dict(parts["network"])
     except InputError:
         raise
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"cannot go on from {path}: {str(error).splitlines()[0]}; start again without --resume") from error
+    except ValidationError as error:
+        raise InputError(f"cannot go on from {path}: {explain(error)}; start again without --resume") from error
+    except KeyError as error:
+        raise InputError(
+            f"cannot go on from {path}: it lacks, or should lack, {error}; start again without --resume"
+        ) from error
+    except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"cannot go on from {path}: {first_reason(error)}; start again without --resume") from error
+    for name in Place.model_fields:
+        setattr(run, name, getattr(place, name))
     run.optimiser, run.average = parts["optimiser"], parts["average"]
 
 
@@ -121,15 +146,29 @@ def history_csv(history: History) -> str:
 
 
 def read_history(folder: Path) -> list[dict[str, str]]:
-    """The history of a run, a row an epoch; what was not measured is empty."""
-    with (folder / HISTORY).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
+    """The history of a run, a row an epoch and one at least; what was not measured is empty.
+
+    Raises:
+        InputError: missing or damaged.
+
+    """
+    path = folder / HISTORY
+    content = read_file(path, "history", largest=LARGEST_HISTORY)
+    try:
+        rows = list(csv.DictReader(io.StringIO(content.decode("utf-8"), newline=""), strict=True))
+    except (csv.Error, ValueError) as error:
+        raise InputError(f"damaged history {path}: {error}; train again") from error
+    if not rows or any(None in row or None in row.values() for row in rows):
+        raise InputError(f"damaged history {path}: {'its rows differ in length' if rows else 'it holds no epoch'}; train again")
+    return rows
 
 
 class Board:
     """Writes the history for TensorBoard; epochs count through all phases."""
 
     def __init__(self, folder: Path, epochs: int) -> None:
+        if (folder / BOARD).is_symlink():
+            raise InputError(f"will not write into {folder / BOARD}: it is a link, which may lead anywhere; remove it")
         # A run that goes on repeats no epoch: what a killed one wrote beyond its last state is purged.
         self._folder, self._failed = folder / BOARD, False
         with self._writing():

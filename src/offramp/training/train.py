@@ -24,12 +24,13 @@ from offramp.data.folder import Split, open_split
 from offramp.data.transforms import Crops
 from offramp.doors import checked_call
 from offramp.errors import InputError
-from offramp.files import new_file, remove_leftovers, sha256_of
+from offramp.files import new_file, read_json, remove_leftovers, sha256_of
 from offramp.models.attach import as_narrow_as, build_network, plan_network, with_exits
 from offramp.models.checkpoint import (
     NETWORK,
     WEIGHTS,
     NetworkFile,
+    first_reason,
     load_network_file,
     original_network,
     read_tensors,
@@ -265,22 +266,21 @@ def take_over(network: MultiExitNetwork, start: Path) -> None:
             )
     places = {early.name: place for place, early in enumerate(network.spec.exits)}
     tensors = {}
+    for name, tensor in read_tensors(path).items():
+        part, _, rest = name.partition(".")
+        if part != "early_heads":
+            tensors[name] = tensor
+            continue
+        place, _, inner = rest.partition(".")
+        if not place.isdecimal() or int(place) >= len(theirs.exits):
+            raise InputError(f"the weights {path} hold {name}, a head that {start / NETWORK} does not name; leave out --from")
+        exit_name = theirs.exits[int(place)].name
+        if exit_name in places:
+            tensors[f"early_heads.{places[exit_name]}.{inner}"] = tensor
     try:
-        for name, tensor in read_tensors(path).items():
-            part, _, rest = name.partition(".")
-            if part != "early_heads":
-                tensors[name] = tensor
-                continue
-            place, _, inner = rest.partition(".")
-            exit_name = theirs.exits[int(place)].name
-            if exit_name in places:
-                tensors[f"early_heads.{places[exit_name]}.{inner}"] = tensor
         missing, unexpected = network.load_state_dict(tensors, strict=False)
-    except InputError:
-        raise
-    except (ValueError, IndexError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"the weights {path} do not fit {start / NETWORK}: {reason}; leave out --from") from error
+    except RuntimeError as error:
+        raise InputError(f"the weights {path} do not fit the network: {first_reason(error)}; leave out --from") from error
     lost = [name for name in missing if not name.startswith("early_heads.")]
     if lost or unexpected:
         raise InputError(f"the weights {path} do not fit the network: {(lost + list(unexpected))[0]}; leave out --from")
@@ -333,10 +333,11 @@ def _earlier_run(run: Path, *, resume: bool) -> RunFile | None:
 
 def _read(run: Path) -> RunFile:
     path = run / RUN
+    if not path.exists():
+        raise InputError(f"cannot read {path} (no such file); all processes must see the run's folder")
+    raw = read_json(path, "run", mend="remove the folder and train again")
     try:
-        return RunFile.model_validate_json(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror}); all processes must see the run's folder") from error
+        return RunFile.model_validate(raw)
     except ValidationError as error:
         raise InputError(f"damaged {path}: {explain(error)}; remove the folder and train again") from error
 

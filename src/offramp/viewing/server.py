@@ -167,10 +167,11 @@ class Door(BaseHTTPRequestHandler):
     def _body(self, route: str, kind: str) -> bytes:
         if self.headers.get("Content-Type") != kind:
             raise Refusal(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, f"this must be sent as {kind}")
-        length = self.headers.get("Content-Length", "")
+        lengths = self.headers.get_all("Content-Length", [])
+        length = lengths[0] if len(lengths) == 1 else ""
         if "Transfer-Encoding" in self.headers or not (length.isascii() and length.isdecimal()):
             raise Refusal(HTTPStatus.LENGTH_REQUIRED, "the length must be said before")
-        if int(length) > LARGEST[route]:
+        if len(length) > 20 or int(length) > LARGEST[route]:
             said = f"{LARGEST[route] / 1e6:g} MB"
             raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"too large: at most {said} are taken")
         return self.rfile.read(int(length))
