@@ -134,7 +134,7 @@ class Trial:
             problem = damage(self._target) or ("" if content(self._target) == self.wanted else "made something else")
         else:
             self.counts["refused"] += 1
-            if self.command.name == "sweep" and ended.code == 1 and "full" in ended.out + ended.said:
+            if self.command.name == "sweep" and ended.code == 1 and says[0] in ended.out + ended.said:
                 self.counts["told as a failed trial"] += 1  # as documented; the others go on
                 problem = ""
             else:

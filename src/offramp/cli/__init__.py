@@ -15,7 +15,7 @@ import typer
 
 from offramp.cli import data, device, export, pruning, search, sweep, view, workstation
 from offramp.cli.options import STANDARD_OUTPUT, say
-from offramp.cli.process import Ending, explained, told_to_end
+from offramp.cli.process import Ending, drop_unwritable_output, explained, told_to_end
 from offramp.errors import InputError
 from offramp.faults import TO_DO
 from offramp.files import writing
@@ -112,6 +112,7 @@ def _stop(ending: Ending) -> None:
 
 
 def _fail(message: str) -> None:
+    drop_unwritable_output()
     line = " ".join(message.split())
     if line:
         print(f"offramp: {line}", file=sys.stderr)  # noqa: T201
