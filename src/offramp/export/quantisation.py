@@ -209,6 +209,6 @@ def _told_if_cut_short(path: Path) -> Iterator[None]:
         yield
     except DecodeError as error:
         raise InputError(
-            f"cannot quantise {path}: a temporary file of ONNX Runtime's was cut short, as where the disk is full or no file may "
-            f"be so large; free some space for --out and for {tempfile.gettempdir()}, or raise the limit (ulimit -f)"
+            f"cannot quantise {path}: a temporary file of ONNX Runtime's was cut short, as where the disk is full or no file "
+            f"may be so large; free some space for --out and for {tempfile.gettempdir()}, or raise the limit (ulimit -f)"
         ) from error
