@@ -544,3 +544,22 @@ def test_a_result_that_nobody_can_be_told_is_an_error(tmp_path):
         _, said = running.communicate(timeout=60)
     assert running.returncode == 2
     assert said.splitlines()[-1].startswith("offramp: cannot write standard output: the disk is full")
+
+
+INTERRUPTED_IMPORT = """
+import sys
+
+class Interrupt:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Interrupt())
+from offramp.__main__ import main
+main()
+"""
+
+
+def test_ctrl_c_while_the_command_line_is_imported_is_one_line():
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED_IMPORT], check=False, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "offramp: stopped; nothing was begun\n")

@@ -1,6 +1,7 @@
 """What libraries really say when a disk is full or memory runs out, in words for users."""
 
 import errno
+from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
@@ -28,6 +29,19 @@ SAID = [
 def test_memory_that_ran_out_is_told_whoever_says_it(error):
     found = explain_fault(error, "a smaller --crop needs less")
     assert found.startswith("memory ran out; a smaller --crop needs less (")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (SystemError("error return without exception set"), "a library failed and did not say why"),
+        (BrokenProcessPool("A process in the process pool was terminated abruptly"), "ended from outside"),
+    ],
+)
+def test_what_only_looks_like_memory_is_told_as_that(error, words):
+    found = explain_fault(error, "--workers 1 needs less")
+    assert words in found
+    assert "--workers 1 needs less" in found
 
 
 def test_numpy_and_torch_say_so_themselves():

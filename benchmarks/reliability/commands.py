@@ -157,7 +157,8 @@ def write_figures(path: Path | None, benchmark: str, rows: dict[str, dict[str, A
     if path is None:
         return
     values: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {"benchmark": benchmark, "commands": {}}
-    values["commands"] = {**values["commands"], **rows}
+    counted = {command: {name: value for name, value in row.items() if name != "what"} for command, row in rows.items()}
+    values["commands"] = {**values["commands"], **counted}
     values["all"] = sums(values["commands"])
     with new_file(path) as temporary:
         temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

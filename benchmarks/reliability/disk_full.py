@@ -134,11 +134,12 @@ class Trial:
             problem = damage(self._target) or ("" if content(self._target) == self.wanted else "made something else")
         else:
             self.counts["refused"] += 1
-            if self.command.name == "sweep" and ended.code == 1 and "full" in ended.out + ended.said:
+            if self.command.name == "sweep" and ended.code == 1 and says[0] in ended.out + ended.said:
                 self.counts["told as a failed trial"] += 1  # as documented; the others go on
                 problem = ""
             else:
-                problem = wrong_words(ended, says)
+                # What native code writes and does not look after shows only where it is read back.
+                problem = wrong_words(ended, ("cut short", says[-1]) if "cut short" in ended.said else says)
             problem = problem or self._what_is_left(before)
             again = run(self._words(again=True), self.told)
             if not problem and again.code != 0:

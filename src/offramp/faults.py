@@ -63,6 +63,8 @@ def explain_fault(error: BaseException, advice: str) -> str | None:
         if "BrokenProcessPool" in {kind.__name__ for kind in type(cause).__mro__}:
             # All that a pool knows is that a process of it is gone.
             return f"a process of this command was ended from outside, as systems do where memory ran out; {advice}"
+        if isinstance(cause, SystemError):
+            return f"a library failed and did not say why, as some do where memory ran out; {advice} ({_shortened(str(cause))})"
     for cause in _causes(error):
         found = os_error(cause)
         if found is not None and found.errno in TO_DO:

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import onnx
 import onnxruntime
@@ -134,3 +137,23 @@ def test_weights_of_16_bits(precision, bits):
         assert parameter_bytes(stored) == before - 2 * array.size
     else:
         assert parameter_bytes(stored) == before - 2 * (array.size + huge.size)
+
+
+CUT_SHORT = """
+import resource, sys
+from pathlib import Path
+from offramp.errors import InputError
+from offramp.export.quantisation import find_ranges
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    find_ranges(Path(sys.argv[1]), [], (), Path(sys.argv[1]).parent)
+except InputError as error:
+    print(error)
+"""
+
+
+def test_a_temporary_graph_that_was_cut_short_is_told(graph):
+    done = subprocess.run([sys.executable, "-c", CUT_SHORT, graph], check=True, capture_output=True, text=True, timeout=100)
+    assert f"cannot quantise {graph}" in done.stdout
+    assert "cut short" in done.stdout

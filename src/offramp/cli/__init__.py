@@ -15,7 +15,7 @@ import typer
 
 from offramp.cli import data, device, export, pruning, search, sweep, view, workstation
 from offramp.cli.options import STANDARD_OUTPUT, say
-from offramp.cli.process import Ending, explained, told_to_end
+from offramp.cli.process import Ending, drop_unwritable_output, explained, told_to_end
 from offramp.cli.streams import standing_streams
 from offramp.cli.usage import require_no_empty, usage_line
 from offramp.console import printable
@@ -120,6 +120,7 @@ def _stop(ending: Ending) -> None:
 
 
 def _fail(message: str) -> None:
+    drop_unwritable_output()
     line = printable(" ".join(message.split()))  # names of files may hold anything, also what a terminal would obey
     if line:
         print(f"offramp: {line}", file=sys.stderr)  # noqa: T201

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +70,14 @@ def told_to_end() -> Iterator[Ending]:
         threading.excepthook = before_thread
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def drop_unwritable_output() -> None:
+    """Forget what standard output does not take: Python would try again at the end, and complain in its own words."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def explained(error: BaseException, verb: str) -> str | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import logging
+import tempfile
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stdout
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import helper, numpy_helper
 from onnxruntime.quantization import (
     CalibrationDataReader,
@@ -30,6 +32,7 @@ from onnxruntime.quantization import (
     save_tensors_data,
 )
 
+from offramp.errors import InputError
 from offramp.export.stages import without_notes
 from offramp.specs import StoredPrecision
 
@@ -100,7 +103,7 @@ class Ranged:
             for node in model.graph.node
             if node.name in before and node.name not in left_out and node.op_type in LAYERS | ABSORBED | beside
         ]
-        with _quietly():
+        with _quietly(), _told_if_cut_short(self.path):
             quantize_static(
                 str(self.path),
                 str(scratch),
@@ -127,7 +130,7 @@ def find_ranges(path: Path, inputs: Sequence[Tensors], scores: Sequence[str], sc
         scratch: a folder; the ranges are kept there.
 
     """
-    with _quietly():
+    with _quietly(), _told_if_cut_short(path):
         calibrator = create_calibrator(
             path,
             augmented_model_path=str(scratch / f"observed-{path.name}"),
@@ -192,3 +195,20 @@ def _quietly() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
+
+
+@contextmanager
+def _told_if_cut_short(path: Path) -> Iterator[None]:
+    """The quantiser's native part writes graphs beside others and does not look whether that went well; reading them back does.
+
+    Raises:
+        InputError: it did not.
+
+    """
+    try:
+        yield
+    except DecodeError as error:
+        raise InputError(
+            f"cannot quantise {path}: a temporary file of ONNX Runtime's was cut short, as where the disk is full or no file "
+            f"may be so large; free some space for --out and for {tempfile.gettempdir()}, or raise the limit (ulimit -f)"
+        ) from error
