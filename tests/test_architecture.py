@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "faults": set(),
     "files": {"errors", "faults"},
     "doors": {"errors"},
-    "targets": {"errors"},
+    "targets": {"errors", "faults"},
     "specs": {"errors"},
     "policy": {"specs"},
     "tasks": {"errors", "faults"},
@@ -158,6 +158,7 @@ def test_imports_where_there_is_no_torch(module):
 def test_nothing_hangs_on_a_clock_that_can_be_set():
     """Dates are written into artifacts and logs; durations, deadlines and names of files are made by monotonic clocks."""
     dated = {"artifacts/base.py", "sweeping/trials.py"}
+    dated.add("files.py")  # the age of what another machine's process left, which the file system's clock tells
     asks = {
         str(path.relative_to(ROOT)) for path in files() if re.search(r"time\.time\(|datetime\.now|localtime", path.read_text())
     }

@@ -361,9 +361,9 @@ def test_a_tallys_figures_are_those_of_all_frames():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"exit_stages": (0, 3)}, "after an existing stage"),
+        ({"exit_stages": (0, 3)}, "after a stage that was measured"),
         ({"exit_stages": (2, 0)}, "order of depth"),
-        ({"exit_stages": (-1, 0)}, "order of depth"),
+        ({"exit_stages": (-1, 0)}, "greater than or equal to 0"),
         ({"exits": (), "exit_stages": (), "heads": {}, "labels": {}}, "exits"),
     ],
 )
@@ -385,7 +385,7 @@ def test_a_swept_package_has_figures_of_its_exits(change):
     values = {"name": "32x16", "size": (32, 16), "package": "p", "package_id": "p" * 64, "profile": "p"}
     sound = {"records": {"val": "r"}, "miou": {"val": {"final": 0.5}}, "latency_ms": {"final": 1.0}}
     assert SweptPackage(**values, **sound).best_exit == "final"
-    with pytest.raises(ValidationError, match=r"miou must give|a package needs"):
+    with pytest.raises(ValidationError, match=r"has no records, or no mIoU, of val|names different exits"):
         SweptPackage(**values, **{**sound, **change})
 
 
@@ -480,12 +480,12 @@ def test_a_linked_graph_is_refused_whatever_it_holds(folder, place):
         (lambda raw: raw.update(size=[15, 16]), "size.0"),
         (lambda raw: raw.update(sise=[16, 16]), "sise: Extra"),
         (lambda raw: raw["stages"][0].update(macs=-1), "stages.0.macs"),
-        (lambda raw: raw["stages"][0].update(inputs=[]), "first stage must take the image alone"),
-        (lambda raw: raw["stages"][1].update(inputs=["stranger"]), "nothing makes the tensor stranger .* at stage 1"),
-        (lambda raw: raw["stages"][1].update(inputs=["\ud800"]), "half of a character"),
-        (lambda raw: raw["heads"][0].update(inputs=["stranger"]), "nothing makes the tensor stranger .* at stage 0"),
-        (lambda raw: raw["heads"][0].update(outputs=["scores", "confidence"]), "class scores alone, or with confidence"),
-        (lambda raw: raw["labels"][0].update(inputs=[]), "labels must take class scores and give a label map"),
+        (lambda raw: raw["stages"][0].update(inputs=[]), r"stages\.0 must take one tensor, the image"),
+        (lambda raw: raw["stages"][1].update(inputs=["stranger"]), r"stages\.1, .* takes .stranger., which"),
+        (lambda raw: raw["heads"][0].update(labels="\ud800"), "surrogates not allowed"),
+        (lambda raw: raw["heads"][0].update(inputs=["stranger"]), r"stages\.0, .* takes .stranger., which"),
+        (lambda raw: raw["heads"][0].update(outputs=["scores", "confidence"]), "must have the outputs scores, confidence and"),
+        (lambda raw: raw["labels"][0].update(inputs=[]), "must take one tensor and give one"),
     ],
 )
 def test_a_manifest_whose_parts_do_not_fit_is_refused(folder, edit, reason):
@@ -557,7 +557,7 @@ def test_a_member_that_is_no_array_is_refused(saved):
     with zipfile.ZipFile(saved, "w") as archive:
         for name, content in members.items():
             archive.writestr(name, b"bytes" if name.startswith("sure") else content)
-    with pytest.raises(InputError, match=r"damaged records .*sure is .*wanted int64"):
+    with pytest.raises(InputError, match=r"not records: .*magic string"):
         load_records(saved)
 
 

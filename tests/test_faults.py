@@ -5,6 +5,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
 from offramp.errors import InputError
 from offramp.faults import explain_fault, os_error
@@ -84,3 +85,21 @@ def test_other_errors_are_no_faults(error):
 def test_the_systems_error_in_a_librarys_words():
     assert os_error(RuntimeError("I/O error: denied (os error 13)")).errno == errno.EACCES
     assert os_error(RuntimeError("28")) is None
+
+
+def test_what_somebody_gave_is_not_written_out_to_look_for_faults_in_it():
+    asked = []
+
+    class Endless:
+        """As a plan of a few aliases in YAML: its text would take all memory."""
+
+        def __repr__(self):
+            asked.append(self)
+            return "endless"
+
+    with pytest.raises(ValidationError) as failed:
+        TypeAdapter(int).validate_python(Endless())
+    wrapped = ValueError("a number is wanted")
+    wrapped.__cause__ = failed.value
+    assert explain_fault(wrapped, "") is None
+    assert not asked

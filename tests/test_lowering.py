@@ -130,7 +130,7 @@ def test_16_bits_halve_the_weights(decided_package, scenes, tmp_path, precision)
         assert all((ours[name] == theirs[name]).mean() > 0.97 for name in manifest.exits)
 
 
-def test_what_fp16_cannot_hold_is_refused_with_the_layers_name(decided_package, scenes, tmp_path):
+def test_what_fp16_cannot_hold_is_refused_with_the_layers_name(decided_package, scenes, identity_of, tmp_path):
     package = shutil.copytree(decided_package, tmp_path / "package")
     raw = json.loads((package / MANIFEST).read_text())
     path = package / raw["stages"][1]["file"]
@@ -141,7 +141,7 @@ def test_what_fp16_cannot_hold_is_refused_with_the_layers_name(decided_package, 
             tensor.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(tensor) * 1e7, tensor.name))
     onnx.save(model, path)
     raw["stages"][1]["sha256"] = sha256_of(path)
-    (package / MANIFEST).write_text(json.dumps(raw))
+    (package / MANIFEST).write_text(json.dumps(raw | {"package_id": identity_of(raw)}))
     told = rf"stage-1\.onnx is not fit for use: its node {first.name} \(Conv\) .*65504; take bf16"
     with pytest.raises(InputError, match=told):
         lower(package, tmp_path / "half", "fp16", scenes)

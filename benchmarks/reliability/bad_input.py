@@ -25,7 +25,7 @@ import cases_images
 import cases_labels
 import cases_options
 import cases_unusual
-from harness import Case, make_things, try_case
+from harness import Case, Outcome, make_things, try_case
 
 from offramp.files import new_file
 
@@ -43,6 +43,12 @@ CASES: tuple[Case, ...] = (
 )
 
 
+def line(outcome: Outcome) -> str:
+    """How a case ended, and what it said."""
+    ended = f"WRONG, {outcome.wrong}" if outcome.wrong else "right" if outcome.case.right else "refused"
+    return f"{ended}: {' '.join(outcome.said.split())[:300]}"
+
+
 def main() -> None:
     """Run the cases; exit code 1 if one of them ended wrongly."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -52,10 +58,10 @@ def main() -> None:
     chosen = [case for case in CASES if fnmatch.fnmatch(case.name, options.only)]
     with tempfile.TemporaryDirectory() as folder:
         things = make_things(Path(folder) / "things")
-        outcomes = [try_case(case, things, Path(folder) / f"case-{number}") for number, case in enumerate(chosen)]
-    for outcome in outcomes:
-        ended = f"WRONG, {outcome.wrong}" if outcome.wrong else "right" if outcome.case.right else "refused"
-        print(f"{outcome.case.name}\n    {ended}: {' '.join(outcome.said.split())[:300]}")
+        outcomes = []
+        for number, case in enumerate(chosen):
+            outcomes.append(try_case(case, things, Path(folder) / f"case-{number}"))
+            print(f"{number + 1}/{len(chosen)} {case.name}\n    {line(outcomes[-1])}", flush=True)
     wrong = [outcome.case.name for outcome in outcomes if outcome.wrong]
     doors = Counter(outcome.case.name.partition(":")[0] for outcome in outcomes)
     refused = sum(bool(outcome.case.says) for outcome in outcomes)

@@ -40,8 +40,7 @@ UNFIT: dict[str, tuple[Callable[[Array], object], tuple[str, ...]]] = {
     "no columns": (lambda image: image[:, :0], ("(64, 0, 3)", "no pixel")),
     "a number": (lambda image: image[0, 0, 0], ("uint8",)),
     "Pillow's empty image": (lambda _image: Image.new("RGB", (0, 5)), ("no pixel",)),
-    "Pillow's 16 bits": (lambda image: Image.fromarray(image[..., 0].astype(np.uint16) * 257), ("I;16", "8 bits")),
-    "Pillow's floats": (lambda image: Image.fromarray(image[..., 0].astype(np.float32)), ("mode F", "8 bits")),
+    "Pillow's floats": (lambda image: Image.fromarray(image[..., 0].astype(np.float32)), ("floating-point", "8 or 16 bits")),
     "a folder": (lambda _image: Path("/"), ("cannot read the image",)),
     "an empty name": (lambda _image: "", ("cannot read the image",)),
 }

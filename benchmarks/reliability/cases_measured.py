@@ -286,8 +286,8 @@ EXCHANGED = (
     _exchanged(
         "a run as a package",
         lambda things: ("evaluate", things.run, things.data, "--out", things.root.parent / "never"),
-        "manifest.json",
-        "no such file",
+        "holds no manifest.json",
+        "not a package",
     ),
     _exchanged(
         "a package as a run", lambda things: ("export", things.package, "--out", things.root.parent / "never"), "package"
@@ -306,7 +306,7 @@ CASES: tuple[Case, ...] = (
     ),
     *(met_by("deployment", verb, "exits out of order", DEPLOYMENT["exits out of order"]) for verb in ("trim", "trim --merge")),
     *(met_by("deployment", verb, "of another package", FIELDS["of another package"]) for verb in ("trim", "report")),
-    *cases_of("run log", {what: found for what, found in _as_json("run-log.json").items() if what != "two gigabytes"}),
+    *cases_of("run log", {what: found for what, found in _as_json("run-log.json").items() if what != "a hundred megabytes"}),
     *cases_of("run log", LOG),
     met_by("run log", "report", "of another package", FIELDS["of another package"]),
     *cases_of("sweep", _as_json("sweep.json")),

@@ -198,7 +198,7 @@ def _in_manifest(what: str, changes: dict[str, Any], word: str, verb: str) -> Ca
 
 
 def _not_a_package(verb: str) -> Case:
-    return _case("no manifest", verb, _manifest(Path.unlink), ("manifest.json", "no such file"))
+    return _case("no manifest", verb, _manifest(Path.unlink), ("holds no manifest.json", "offramp export"))
 
 
 def _is_folder(work: Path, things: Things) -> Words:

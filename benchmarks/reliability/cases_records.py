@@ -88,7 +88,7 @@ def _members(change: Callable[[dict[str, bytes]], object]) -> Spoil:
 
 
 RECORDS: dict[str, tuple[Spoil, tuple[str, ...]]] = {
-    **{what: (how, ("val.records", word)) for what, (how, word) in spoiling.FILE.items() if what != "two gigabytes"},
+    **{what: (how, ("val.records", word)) for what, (how, word) in spoiling.FILE.items() if what != "a hundred megabytes"},
     "cut to 99 %": (lambda path: spoiling.cut(path, 0.99), ("val.records", "not records")),
     "a flipped byte in the description": (lambda path: spoiling.flipped(path, 0.1), ("val.records", "records")),
     "a flipped byte in an array": (lambda path: spoiling.flipped(path, 0.6), ("val.records", "records")),

@@ -154,7 +154,7 @@ def _first(change: Callable[[Any], Any]) -> Callable[[dict[str, Any]], object]:
 
 
 WEIGHTS: dict[str, tuple[Callable[[Path], object], str]] = {
-    **{what: found for what, found in spoiling.FILE.items() if what not in {"missing", "two gigabytes"}},
+    **{what: found for what, found in spoiling.FILE.items() if what not in {"missing", "a hundred megabytes"}},
     "a header of 2^60 bytes": (_header(b"{}", 1 << 60), "header"),
     "a header that ends too early": (_header(b"{}", 100), "header"),
     "a header that is no JSON": (_header(b"{{"), "header"),

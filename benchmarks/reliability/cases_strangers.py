@@ -299,7 +299,7 @@ CASES: tuple[Case, ...] = (
     ),
     Case("stranger: an exit with escapes, run", _with_exit(ESCAPES, "run"), right=_harmless),
     Case("stranger: an exit with escapes, profile", _with_exit(ESCAPES, "profile"), right=_harmless),
-    Case("stranger: a class with escapes, evaluate", _with_classes(ESCAPES, "evaluate"), right=_harmless),
+    Case("stranger: a class with escapes, evaluate", _with_classes(ESCAPES, "evaluate"), says=("classes.json", "\\u001b")),
     Case("stranger: an exit with escapes, trim", _bad_exit("trim"), says=("\\x1b]0;owned", "[red]")),
     Case("stranger: an exit that is a script, report", _with_exit(MARKUP, "report"), right=_no_markup),
     Case(

@@ -143,11 +143,21 @@ def chosen(patterns: Sequence[str]) -> list[Command]:
     return [command for command in COMMANDS if any(fnmatch.fnmatch(command.name, pattern) for pattern in patterns)]
 
 
+BEGINS = {
+    ".records": b"PK\x03\x04",
+    ".profile": b'{"kind":"profile"',
+    ".json": b'{"kind":"deployment"',
+    ".onnx": b"\x08",
+    ".html": b"<!doctype html",
+}
+"""By these bytes a command knows what an earlier one made, and may be replaced."""
+
+
 def leave_earlier(command: Command, things: Things, target: Path) -> None:
     """Leave something whole at the target that an earlier command made, and that this one will make otherwise."""
     kinds = {"package": things.package, "trimmed": things.small, "data": things.data, "answers": things.root / "answers"}
     if command.earlier == "file":
-        target.write_text("what was here before, and is whole\n", encoding="utf-8")
+        target.write_bytes(BEGINS[target.suffix] + b" what was here before, and is whole\n")
     elif command.earlier:
         shutil.copytree(kinds[command.earlier], target)
 

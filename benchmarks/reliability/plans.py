@@ -13,7 +13,8 @@ import numpy.typing as npt
 import onnx
 from onnx import numpy_helper
 
-from offramp.artifacts import MANIFEST
+from offramp.artifacts import MANIFEST, Manifest
+from offramp.artifacts.package import package_identity
 from offramp.files import new_folder, sha256_of
 from offramp.policy import MEAN
 from offramp.runtime.predictor import Plan, Predictor
@@ -38,7 +39,9 @@ def decided(package: Path, out: Path) -> Path:
                     tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor) * FACTOR, tensor.name))
             onnx.save(model, folder / head["file"])
             head["sha256"] = sha256_of(folder / head["file"])
-        (folder / MANIFEST).write_text(json.dumps(raw), encoding="utf-8")
+        made = Manifest.model_validate(raw)
+        identity = package_identity(made.stages, made.heads, made.labels)
+        made.model_copy(update={"package_id": identity}).save(folder / MANIFEST)
     return out
 
 

@@ -88,9 +88,9 @@ def as_pipe(path: Path) -> None:
 
 
 def large(path: Path) -> None:
-    """Two gigabytes, none of which lies on the disk."""
+    """A hundred megabytes, none of which lies on the disk."""
     path.write_bytes(b"")
-    os.truncate(path, 2 << 30)
+    os.truncate(path, 100_000_000)
 
 
 def _text(path: Path, change: Callable[[str], str | bytes]) -> None:
@@ -103,7 +103,7 @@ FILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda path: path.write_bytes(b""), ""),
     "a folder": (as_folder, "folder"),
     "a pipe that nobody fills": (as_pipe, "no ordinary file"),
-    "two gigabytes": (large, "MB"),
+    "a hundred megabytes": (large, "MB"),
     "cut to a quarter": (lambda path: cut(path, 0.25), ""),
     "cut before its end": (lambda path: cut(path, 0.99), ""),
     "a pickle that would run a command": (lambda path: path.write_bytes(pickle.dumps(Bomb(path.parent / "executed"))), ""),

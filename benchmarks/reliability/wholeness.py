@@ -91,7 +91,8 @@ def _content(path: Path) -> Any:  # noqa: PLR0911 - a line for each kind of file
         return [[frame["name"], frame["exit"]] for frame in json.loads(path.read_bytes())["frames"]]
     if path.suffix == ".csv":
         with path.open(encoding="utf-8", newline="") as file:
-            return [{name: value for name, value in row.items() if name not in CLOCKED} for row in csv.DictReader(file)]
+            rows = csv.DictReader(file)
+            return [{name: row[name] for name in row if name not in CLOCKED and not name.startswith("ms:")} for row in rows]
     if path.name in ("chosen.json", "pruning.json"):
         return {name: value for name, value in json.loads(path.read_bytes()).items() if name not in CLOCKED}
     return path.suffix if path.suffix in (".html", ".profile") else None

@@ -83,12 +83,16 @@ def _is_of_memory(error: BaseException) -> bool:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """An exception, what it was raised from or while handling, and so on."""
+    """An exception, what it was raised from or while handling, and so on; but none of pydantic's.
+
+    Their text holds what was given, however large that is: a plan of a few YAML aliases would fill the memory.
+    """
     seen: set[int] = set()
     cause: BaseException | None = error
     while cause is not None and id(cause) not in seen:
         seen.add(id(cause))
-        yield cause
+        if not type(cause).__module__.startswith("pydantic"):
+            yield cause
         cause = cause.__cause__ or cause.__context__
 
 

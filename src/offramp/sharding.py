@@ -118,7 +118,7 @@ def _evaluate_shard(
         try:
             return _require_part(key, load_records(path), samples, load_manifest(package).package_id, engine, precision)
         except InputError:
-            pass  # of other data, or damaged: made anew
+            path.unlink()  # of other data, or damaged: made anew
     records = evaluate(package, data, split, images=_images(key), engine=engine, threads=threads, precision=precision)
     records.save(path)
     return None

@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 from offramp.errors import InputError
+from offramp.faults import what_to_do
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,7 @@ def require_place(path: Path) -> None:
         with TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise InputError(
-            f"cannot write {path}: {error.strerror or error}; check the folder, its rights and the space left"
-        ) from error
+        raise InputError(f"cannot write {path}: {what_to_do(error)}") from error
 
 
 def require_own_folders(path: Path, own: Collection[str] = ()) -> None:

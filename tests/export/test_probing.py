@@ -78,7 +78,7 @@ def test_what_fp16_does_not_hold(white):
 
 def test_graphs_of_a_package_are_refused_by_name(tmp_path):
     onnx.save(graph_of([1e30, 1e10]), tmp_path / "stage-0.onnx")
-    entry = GraphEntry(file="stage-0.onnx", sha256="", inputs=("image",), outputs=("x2",), macs=0, parameter_bytes=0)
+    entry = GraphEntry(file="stage-0.onnx", sha256="0" * 64, inputs=("image",), outputs=("x2",), macs=0, parameter_bytes=0)
     images = probe_images((3, 2))
     require_finite_graphs(tmp_path, [entry], [], images[:1])  # black: 0 times anything
     with pytest.raises(InputError, match=r"stage-0\.onnx is not fit for use: its node times 1 .*layer1 gives inf .*; stop$"):

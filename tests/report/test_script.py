@@ -181,7 +181,7 @@ def test_a_gallery_needs_a_package(scenes, artifacts, tmp_path):
 
 def test_records_that_cannot_be_chosen_by_are_said(artifacts, records, tmp_path):
     val = random_val(records)
-    replace(val, labelled=np.zeros_like(val.labelled)).save(tmp_path / "val.npz")
+    replace(val, labelled=np.zeros_like(val.labelled), correct=np.zeros_like(val.correct)).save(tmp_path / "val.npz")
     write_report(tmp_path / "a.html", records=tmp_path / "val.npz", profile=artifacts.profile)
     assert "There are no sliders for another budget: the records hold no labelled pixel" in (tmp_path / "a.html").read_text()
     with pytest.raises(InputError, match="records of one split, or of val and of one other; got those of test, test"):

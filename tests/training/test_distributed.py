@@ -119,9 +119,9 @@ def test_one_process_writes_and_speaks(runs):
 
 
 def test_the_first_process_says_what_is_wrong_and_nobody_waits(scenes, tmp_path):
-    done = run_train(scenes, tmp_path / "run", 2, "--taps", "no.such.module")
+    done = run_train(scenes, tmp_path / "run", 2, "--from", "no.such.run")
     assert done.returncode != 0
-    assert "no.such.module" in done.stderr
+    assert "no.such.run" in done.stderr
     assert "the first process could not go on; its message says why" in done.stderr
     assert "Traceback (most recent call last)" not in done.stderr.split("torch/distributed")[0]
 

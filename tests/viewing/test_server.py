@@ -274,7 +274,7 @@ def test_the_verb_prints_the_address_and_ends_cleanly(decided_package, images):
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{20,}/", address)
         with urllib.request.urlopen(address, timeout=10) as page:
             assert b"Offramp" in page.read()
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, signal.SIGTERM)  # SIGINT is ignored by what a background job starts
         assert (process.wait(10), process.stdout.read(), process.stderr.read()) == (0, '{"ended": true}\n', "")
 
 

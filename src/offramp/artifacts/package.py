@@ -175,24 +175,6 @@ class Manifest(Artifact):
         raise InputError(f"the package has no exit {name!r}; it has {', '.join(self.exits)}")
 
     @model_validator(mode="after")
-    def _tensors_are_made(self) -> Self:
-        if len(self.stages[0].inputs) != 1:
-            raise ValueError("the first stage must take the image alone")
-        made = set(self.stages[0].inputs)
-        for index, stage in enumerate(self.stages):
-            behind = [head for head in self.heads if head.stage == index]
-            missing = sorted(set(stage.inputs) - made)
-            made |= set(stage.outputs)
-            missing += sorted({name for head in behind for name in head.inputs} - made)
-            if missing:
-                raise ValueError(f"nothing makes the tensor {missing[0]} before it is needed at stage {index}")
-        if any(len(head.outputs) not in (1, 3) for head in self.heads):
-            raise ValueError("a head must give class scores alone, or with confidence and counts")
-        if any((len(graph.inputs), len(graph.outputs)) != (1, 1) for graph in self.labels):
-            raise ValueError("a graph of labels must take class scores and give a label map")
-        return self
-
-    @model_validator(mode="after")
     def _parts_fit(self) -> Self:
         stages = [head.stage for head in self.heads]
         graphs = {graph.file for graph in self.labels}

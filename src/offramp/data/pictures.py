@@ -38,6 +38,7 @@ BROKEN_FILE = (
     TypeError,
     LookupError,
     AttributeError,
+    AssertionError,
     EOFError,
     OverflowError,
     MemoryError,

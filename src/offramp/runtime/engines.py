@@ -122,7 +122,6 @@ class OnnxRuntime:
         # A GPU's libraries may be missing although the provider is there; ONNX Runtime would take the CPU without a word.
         if session.get_providers()[0] != self._providers[0][0]:
             raise InputError(f"{self._providers[0][0]} does not start here (its libraries or the GPU are missing)")
-        _require_names(entry, [one.name for one in session.get_inputs()], [one.name for one in session.get_outputs()])
         binding = session.io_binding()
         bound: dict[str, Tensor] = {}
         made: dict[str, Tensor] = {}
@@ -199,8 +198,6 @@ class OpenVino:
     def load(self, path: Path, entry: GraphEntry) -> Graph:
         """Compile the graph."""
         model = self._core.compile_model(str(path), "CPU", self._options)
-        given, made = ([name for port in ports for name in port.get_names()] for ports in (model.inputs, model.outputs))
-        _require_names(entry, given, made)
         request = model.create_infer_request()
 
         def run(inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -218,16 +215,6 @@ class OpenVino:
     def array(self, tensor: Tensor) -> npt.NDArray[Any]:
         """A copy: the request's own memory is written again by the next image."""
         return np.array(tensor.data)
-
-
-def _require_names(entry: GraphEntry, given: Sequence[str], made: Sequence[str]) -> None:
-    """Refuse a graph that takes or gives other tensors than the manifest says."""
-    unlike = set(entry.inputs) ^ set(given) or set(entry.outputs) - set(made)
-    if unlike:
-        raise InputError(
-            f"{entry.file} and the manifest do not agree on the tensor {min(unlike)!r}: the graph takes {', '.join(given)} and "
-            f"gives {', '.join(made)}; export the package again"
-        )
 
 
 def _require_precision(engine: EngineName, precision: Precision, able: Sequence[Precision], where: str = "") -> None:

@@ -290,6 +290,8 @@ def _require_video(container: Any, file: str | Path) -> None:
     if not container.streams.video:
         raise InputError(f"cannot read the video {file}: there is no video in it; give another file")
     video = container.streams.video[0]
+    if video.codec_context is None:
+        raise InputError(f"cannot read the video {file}: ffmpeg here does not know its coding; give another file")
     require_size((video.width, video.height), "video", file)
 
 

@@ -181,7 +181,9 @@ def _evaluate(job: Job, trial: Trial, variant: Variant, split: str, progress: Pr
         precision=device.precision,
         progress=progress,
     )
-    records.save(folder / f"{split}.records")
+    path = folder / f"{split}.records"
+    path.unlink(missing_ok=True)  # damaged, or of something else: `find_records` had no use for it
+    records.save(path)
 
 
 def find_package(job: Job, trial: Trial, variant: Variant) -> Manifest | None:
