@@ -196,7 +196,7 @@ class Workshop:
             else:
                 records, measured = self.pair(row.variant)
                 if row.drop_pp is None:
-                    records, measured = final_alone(records, measured)
+                    records, measured = only(records, measured, records.info.exits[-1:])
                 found = search(records, measured, spec, inputs={}, progress=self.progress)
             found.save(self.deployment(row))
         if not (self.trimmed(row) / MANIFEST).exists():
@@ -232,15 +232,15 @@ def mious_of(records: Records) -> npt.NDArray[np.float64]:
     return np.asarray(miou(*sums))
 
 
-def final_alone(records: Records, measured: Profile) -> tuple[Records, Profile]:
-    """Of the deepest exit alone, so that nothing else can be chosen."""
-    name = records.info.exits[-1]
-    arrays = {array: getattr(records, array)[:, -1:] for array in ("correct", "predicted", "sure", "differing")}
-    only = Records(records.info.model_copy(update={"exits": (name,)}), labelled=records.labelled, size=records.size, **arrays)
-    kept = {"exits": (name,), "exit_stages": measured.exit_stages[-1:]}
-    return only, measured.model_copy(
-        update=kept | {"heads": {name: measured.heads[name]}, "labels": {name: measured.labels[name]}}
-    )
+def only(records: Records, measured: Profile, names: Sequence[str]) -> tuple[Records, Profile]:
+    """Of some exits, so that no other can be chosen."""
+    places = [place for place, name in enumerate(records.info.exits) if name in names]
+    kept = tuple(records.info.exits[place] for place in places)
+    arrays = {array: getattr(records, array)[:, places] for array in ("correct", "predicted", "sure", "differing")}
+    part = Records(records.info.model_copy(update={"exits": kept}), labelled=records.labelled, size=records.size, **arrays)
+    costs: dict[str, Any] = {"exits": kept, "exit_stages": tuple(measured.exit_stages[place] for place in places)}
+    costs |= {what: {name: getattr(measured, what)[name] for name in kept} for what in ("heads", "labels")}
+    return part, measured.model_copy(update=costs)
 
 
 LEAST_SHOWN_PP = 6.0
@@ -309,9 +309,9 @@ def original_of(workshop: Workshop) -> Subject:
     return Subject("single exit, one graph", None, network.manifest, answer, facts)
 
 
-def measure(workshop: Workshop, subjects: Sequence[Subject]) -> list[dict[str, Any]]:
+def measure(data: Path, subjects: Sequence[Subject], progress: Progress) -> list[dict[str, Any]]:
     """Every subject on every image of test, in turn, who is first moving on from image to image."""
-    split = open_split(workshop.data, "test")
+    split = open_split(data, "test")
     times: list[list[float]] = [[] for _ in subjects]
     exits: list[list[str]] = [[] for _ in subjects]
     counts = [np.zeros((3, len(subject.manifest.classes)), np.int64) for subject in subjects]
@@ -328,7 +328,7 @@ def measure(workshop: Workshop, subjects: Sequence[Subject]) -> list[dict[str, A
             counts[place] += np.stack(count_pixels(full, as_groups(labels, subject.manifest), len(subject.manifest.classes)))
             times[place].append(took)
             exits[place].append(exit_name)
-        workshop.progress("measure on test", index + 1, len(split))
+        progress("measure on test", index + 1, len(split))
     return [
         {
             "name": subject.name,
@@ -447,7 +447,7 @@ def main() -> None:
             return
         there = [row for row in rows() if (workshop.trimmed(row) / MANIFEST).exists()]
         subjects = [original_of(workshop), *(subject_of(workshop, row) for row in there)]
-        found = measure(workshop, subjects)
+        found = measure(asked.data, subjects, progress)
     here = load_json(workshop.profile("base"), Profile)
     images = len(found[0]["times_ms"])
     title = f"{here.device}, {asked.engine} {here.engine_version}, {asked.threads} threads, {images} images of test"

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from offramp.artifacts import Profile, Records, load_json, load_records
+from offramp.artifacts import Deployment, Profile, Records, load_json, load_records
 from offramp.console import Listener, print_table, showing_progress
 from offramp.data.folder import open_split
 from offramp.errors import InputError
@@ -60,16 +60,6 @@ def one_point(
     name = f"{spec.mode}-{spec.max_latency_ms:.1f}"
     deployment.save(options.out / f"{name}.json")
     trim(options.package, options.out / f"{name}.json", options.out / name)
-    evidence = Evidence.of(test, profile)
-    chosen = Candidate(
-        deployment.exits, deployment.region, deployment.pixel_threshold, deployment.image_thresholds, 0.0, 0.0, 0.0, 0.0
-    )
-    left, places = leaves_at(evidence, chosen), np.array(places_of(evidence, chosen))
-    answered = places[left]
-    images = np.arange(evidence.images)
-    correct, predicted = (part[images, answered].sum(axis=0) for part in (test.correct, test.predicted))
-    paths = np.array([evidence.costs.path_ms(places[: place + 1].tolist()) for place in range(len(places))])
-    shares = np.bincount(left, minlength=len(places)) / evidence.images
     original = StagedNetwork(options.package, open_engine(profile.engine, profile.threads)).load_original()
     assert original is not None
     predictor = Predictor(options.out / name, engine=profile.engine, threads=profile.threads)
@@ -84,11 +74,7 @@ def one_point(
             "miou_interval": deployment.expected.miou_interval,
             "latency_ms": deployment.expected.latency_ms,
         },
-        "test_records": {
-            "miou": float(miou(correct, predicted, test.labelled.sum(axis=0))),
-            "latency_ms": float(mean_cost(shares, paths)),
-            "shares": shares.tolist(),
-        },
+        "test_records": replayed(deployment, test, profile),
         "test_run": {
             "miou": run.miou,
             "latency_ms": float(np.mean(run.latencies_ms)),
@@ -96,6 +82,25 @@ def one_point(
             "original_miou": run.original_miou,
             "latency_ratio": run.latency_ratio,
         },
+    }
+
+
+def replayed(deployment: Deployment, test: Records, profile: Profile) -> dict[str, Any]:
+    """What a deployment does on the images of other records, at the profile's times."""
+    evidence = Evidence.of(test, profile)
+    chosen = Candidate(
+        deployment.exits, deployment.region, deployment.pixel_threshold, deployment.image_thresholds, 0.0, 0.0, 0.0, 0.0
+    )
+    left, places = leaves_at(evidence, chosen), np.array(places_of(evidence, chosen))
+    answered = places[left]
+    images = np.arange(evidence.images)
+    correct, predicted = (part[images, answered].sum(axis=0) for part in (test.correct, test.predicted))
+    paths = np.array([evidence.costs.path_ms(places[: place + 1].tolist()) for place in range(len(places))])
+    shares = np.bincount(left, minlength=len(places)) / evidence.images
+    return {
+        "miou": float(miou(correct, predicted, test.labelled.sum(axis=0))),
+        "latency_ms": float(mean_cost(shares, paths)),
+        "shares": shares.tolist(),
     }
 
 
