@@ -67,11 +67,24 @@ RUNS: dict[str, StudyRun] = {
         for head in ("fcn", "deeplab")
         for suffix, make in (("-exits", _exits), ("", _original))
     },
-    # Exits on an efficient network, three seeds.
+    # The same with other seeds; those without a number have seed 0.
     **{
-        f"mnv2-os16-skip{suffix}-seed{seed}": make("camvid", MOBILENET, SKIP_FINAL, 16, seed=seed)
+        f"{short}-os8-fcn{suffix}-seed{seed}": make("camvid", network, "fcn/c256", 8, seed=seed)
+        for short, network in (("r50", RESNET), ("mnv2", MOBILENET))
+        for suffix, make in (("-exits", _exits), ("", _original))
+        for seed in (1, 2)
+    },
+    # Exits on efficient networks, three seeds.
+    **{
+        f"mnv2-os{stride}-skip{suffix}-seed{seed}": make("camvid", MOBILENET, SKIP_FINAL, stride, seed=seed)
+        for stride in (16, 32)
         for suffix, make in (("-exits", _exits), ("", _original))
         for seed in (0, 1, 2)
+    },
+    **{
+        f"r50-os{stride}-skip{suffix}": make("camvid", RESNET, SKIP_FINAL, stride)
+        for stride in (16, 32)
+        for suffix, make in (("-exits", _exits), ("", _original))
     },
     # What a user would pick today. Decoders are new, encoders are trained: two rates each, the better one on val counts.
     **{f"{architecture.lower()}-0.001": _third_party(architecture, 1e-3) for architecture in THIRD_PARTY},
@@ -82,7 +95,8 @@ RUNS: dict[str, StudyRun] = {
     "msrc-mnv2-os16-skip": _original("msrc_v2", MOBILENET, SKIP_FINAL, 16),
     "msrc-r50-os16-skip-exits": _exits("msrc_v2", RESNET, SKIP_FINAL, 16),
     "msrc-r50-os16-skip": _original("msrc_v2", RESNET, SKIP_FINAL, 16),
-    "mnv2-os16-skip-exits-long": _exits("camvid", MOBILENET, SKIP_FINAL, 16, epochs=2.5, averaging=0.999),
+    # Longer, and with averaged weights.
+    "mnv2-os16-skip-exits-long": _exits("camvid", MOBILENET, SKIP_FINAL, 16, epochs=2.0, averaging=0.999),
     "r50-os16-skip-exits-long": _exits("camvid", RESNET, SKIP_FINAL, 16, epochs=2.0, averaging=0.999),
     # Two-phase against joint, at as many epochs and at twice as many, which is about equal time.
     "mnv2-os16-skip-two-phase": _exits("camvid", MOBILENET, SKIP_FINAL, 16, scheme="two-phase", exit_epochs=12),
