@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from approximations import only
+from in_turn import only
 from pareto import replayed
 
 from offramp.artifacts import Profile, Records, load_json, load_records

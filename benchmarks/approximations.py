@@ -16,27 +16,23 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+from in_turn import Subject, mious_of, of_original, of_predictor, only, run_in_turn
 
-from offramp.artifacts import MANIFEST, Deployment, Manifest, Profile, Records, load_json, load_records
+from offramp.artifacts import MANIFEST, Deployment, Profile, Records, load_json, load_manifest, load_records
 from offramp.console import print_table, showing_progress
-from offramp.data.folder import open_split
 from offramp.errors import InputError
-from offramp.evaluation import as_groups, evaluate, resize_labels
+from offramp.evaluation import evaluate
 from offramp.export.joining import merge_stages
 from offramp.export.package import export
 from offramp.files import new_file
 from offramp.lowering import lower
-from offramp.metrics import count_pixels, miou
 from offramp.profiling import profile
 from offramp.progress import Progress
 from offramp.report.svg import Canvas, Labels, Mark, Scale, widened
-from offramp.runtime.engines import StagedNetwork, open_engine
-from offramp.runtime.predictor import Predictor, enlarged, fit
+from offramp.runtime.predictor import Predictor
 from offramp.search import search, search_cascade, write_cascade
 from offramp.search.staircase import non_dominated
 from offramp.specs import EngineName, LabelStride, Precision, SearchSpec, StoredPrecision
@@ -226,41 +222,10 @@ class Workshop:
                     print(f"{row.name}, {row.drop_pp} points: {error}")
 
 
-def mious_of(records: Records) -> npt.NDArray[np.float64]:
-    """Of each exit."""
-    sums = records.correct.sum(axis=0), records.predicted.sum(axis=0), records.labelled.sum(axis=0)[None]
-    return np.asarray(miou(*sums))
-
-
-def only(records: Records, measured: Profile, names: Sequence[str]) -> tuple[Records, Profile]:
-    """Of some exits, so that no other can be chosen."""
-    places = [place for place, name in enumerate(records.info.exits) if name in names]
-    kept = tuple(records.info.exits[place] for place in places)
-    arrays = {array: getattr(records, array)[:, places] for array in ("correct", "predicted", "sure", "differing")}
-    part = Records(records.info.model_copy(update={"exits": kept}), labelled=records.labelled, size=records.size, **arrays)
-    costs: dict[str, Any] = {"exits": kept, "exit_stages": tuple(measured.exit_stages[place] for place in places)}
-    costs |= {what: {name: getattr(measured, what)[name] for name in kept} for what in ("heads", "labels")}
-    return part, measured.model_copy(update=costs)
-
-
 LEAST_SHOWN_PP = 6.0
 """Points below the single exit beyond which the picture leaves rows out; the table holds all."""
 
 # ---------------------------------------------------------------------------------------------------------------- measure
-
-Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass
-class Subject:
-    """Something that is run on every image."""
-
-    name: str
-    drop_pp: float | None
-    manifest: Manifest
-    answer: Callable[[Pixels], tuple[Pixels, str, float]]
-    """Image to label map, exit and milliseconds."""
-    facts: dict[str, Any]
 
 
 def subject_of(workshop: Workshop, row: Row) -> Subject:
@@ -274,13 +239,9 @@ def subject_of(workshop: Workshop, row: Row) -> Subject:
     )
     chosen = load_json(workshop.deployment(row), Deployment)
     manifest = predictor.manifest
-
-    def answer(image: Pixels) -> tuple[Pixels, str, float]:
-        found = predictor(image)
-        return found.labels, found.exit, found.latency_ms
-
     files = [*manifest.stages, *(head for head in manifest.heads if not manifest.within_stage(head)), *manifest.labels]
     facts = {
+        "drop_pp": row.drop_pp,
         "exits": list(manifest.exits),
         "precision": predictor.network.engine.precision,
         "expected_miou_val": chosen.expected.miou,
@@ -288,58 +249,18 @@ def subject_of(workshop: Workshop, row: Row) -> Subject:
         "macs": chosen.expected.macs,
         "bytes": sum((workshop.trimmed(row) / entry.file).stat().st_size for entry in files),
     }
-    return Subject(row.name, row.drop_pp, manifest, answer, facts)
+    return of_predictor(row.name, predictor, facts)
 
 
 def original_of(workshop: Workshop) -> Subject:
     """The network without exits in one graph."""
-    network = StagedNetwork(workshop.package("base"), open_engine(workshop.engine, workshop.threads))
-    original, entry = network.load_original(), network.manifest.original
-    assert original is not None
+    entry = load_manifest(workshop.package("base")).original
     assert entry is not None
-
-    def answer(image: Pixels) -> tuple[Pixels, str, float]:
-        started = perf_counter()
-        labels = original(fit(image, network.manifest.size))
-        return labels, "original", (perf_counter() - started) * 1e3
-
     value = float(mious_of(load_records(workshop.records("base")))[-1])
     size = (workshop.package("base") / entry.file).stat().st_size
-    facts = {"exits": ["original"], "precision": "fp32", "expected_miou_val": value, "macs": entry.macs, "bytes": size}
-    return Subject("single exit, one graph", None, network.manifest, answer, facts)
-
-
-def measure(data: Path, subjects: Sequence[Subject], progress: Progress) -> list[dict[str, Any]]:
-    """Every subject on every image of test, in turn, who is first moving on from image to image."""
-    split = open_split(data, "test")
-    times: list[list[float]] = [[] for _ in subjects]
-    exits: list[list[str]] = [[] for _ in subjects]
-    counts = [np.zeros((3, len(subject.manifest.classes)), np.int64) for subject in subjects]
-    for subject in subjects:
-        for _ in range(3):
-            subject.answer(split.image(0))
-    for index in range(len(split)):
-        image, labels = split.pair(index)
-        for turn in range(len(subjects)):
-            place = (index + turn) % len(subjects)
-            subject = subjects[place]
-            answer, exit_name, took = subject.answer(image)
-            full = resize_labels(enlarged(answer, subject.manifest.label_stride, labels.shape), labels.shape)
-            counts[place] += np.stack(count_pixels(full, as_groups(labels, subject.manifest), len(subject.manifest.classes)))
-            times[place].append(took)
-            exits[place].append(exit_name)
-        progress("measure on test", index + 1, len(split))
-    return [
-        {
-            "name": subject.name,
-            "drop_pp": subject.drop_pp,
-            **subject.facts,
-            "miou": float(miou(*counts[place])),
-            "times_ms": [round(took, 4) for took in times[place]],
-            "shares": {name: exits[place].count(name) / len(exits[place]) for name in dict.fromkeys(exits[place])},
-        }
-        for place, subject in enumerate(subjects)
-    ]
+    facts = {"drop_pp": None, "exits": ["original"], "precision": "fp32", "expected_miou_val": value}
+    facts |= {"macs": entry.macs, "bytes": size}
+    return of_original("single exit, one graph", workshop.package("base"), workshop.engine, workshop.threads, facts)
 
 
 def table(found: Sequence[dict[str, Any]]) -> list[list[str]]:
@@ -447,7 +368,7 @@ def main() -> None:
             return
         there = [row for row in rows() if (workshop.trimmed(row) / MANIFEST).exists()]
         subjects = [original_of(workshop), *(subject_of(workshop, row) for row in there)]
-        found = measure(asked.data, subjects, progress)
+        found = run_in_turn(asked.data, subjects, progress)
     here = load_json(workshop.profile("base"), Profile)
     images = len(found[0]["times_ms"])
     title = f"{here.device}, {asked.engine} {here.engine_version}, {asked.threads} threads, {images} images of test"

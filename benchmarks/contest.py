@@ -1,12 +1,13 @@
 """Exits of a network against the networks that one would pick instead: mIoU on test and wall clock, all of them in turn.
 
     python benchmarks/contest.py prepare DATA STUDY --out runs/contest [--lowered PACKAGE]
-    python benchmarks/contest.py measure DATA --out runs/contest --json docs/contest.json --svg docs/contest.svg
+    python benchmarks/contest.py measure DATA STUDY --out runs/contest --json docs/contest.json --svg docs/contest.svg
 
 STUDY holds what `study/train.py` trained. `prepare` exports each network and makes a package of each single exit; LOWERED is
-the package of the efficient network's exits in int8. `measure` runs all of them on every image of test, image by image in turn,
-by both engines, in one thread and in all. Two more networks are timed with weights
-that one short epoch made: nothing here trained them.
+the package of the efficient network's exits in int8. `measure` runs all of them on images of test, image by image in turn, by
+both engines, in one thread and in all. MIoU is the study's, over the seeds that were trained; where it has none, as in int8,
+that of the first of these runs, which is on every image. Two more networks are timed with weights that one short epoch made:
+nothing here trained them.
 """
 
 from __future__ import annotations
@@ -15,14 +16,12 @@ import argparse
 import json
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
-from approximations import Subject, mious_of, only
-from approximations import measure as run_in_turn
+from in_turn import Subject, mious_of, of_original, of_predictor, only, run_in_turn
 
 from offramp.artifacts import MANIFEST, load_manifest, load_records
 from offramp.console import print_table, showing_progress
@@ -33,34 +32,40 @@ from offramp.files import new_file
 from offramp.profiling import profile
 from offramp.progress import Progress
 from offramp.report.svg import Canvas, Labels, Mark, Scale, widened
-from offramp.runtime.engines import StagedNetwork, open_engine
-from offramp.runtime.predictor import Predictor, fit
+from offramp.runtime.predictor import Predictor
 from offramp.search import search
 from offramp.specs import EngineName, SearchSpec, TrainingSpec
 from offramp.training.train import train
 from offramp.trimming import trim
 
-Pixels = npt.NDArray[np.uint8]
-
-EFFICIENT, DILATED, LOWERED = "efficient, exits", "dilated, exits", "efficient, exits in int8"
-WITH_EXITS = {EFFICIENT: "mnv2-os16-skip-exits-seed0", DILATED: "mnv2-os8-fcn-exits"}
-"""Fronts of the picture, by runs of the study."""
-ALONE = {
-    "efficient": "mnv2-os16-skip-seed0",
-    "dilated": "mnv2-os8-fcn",
-    "FPN": "fpn-0.001",
-    "U-Net": "unet-0.001",
-    "DeepLabV3+": "deeplabv3plus-0.001",
-    "FCN, stride 16": "mnv2-os16-fcn",
-    "LR-ASPP": "mnv2-os16-lraspp",
+EFFICIENT, EFFICIENT32, DILATED = "stride 16, exits", "stride 32, exits", "stride 8, exits"
+LOWERED = "stride 16, exits in int8"
+WITH_EXITS = {
+    EFFICIENT: [f"mnv2-os16-skip-exits-seed{seed}" for seed in (0, 1, 2)],
+    EFFICIENT32: [f"mnv2-os32-skip-exits-seed{seed}" for seed in (0, 1, 2)],
+    DILATED: ["mnv2-os8-fcn-exits", "mnv2-os8-fcn-exits-seed1", "mnv2-os8-fcn-exits-seed2"],
 }
-"""Networks without exits on the same backbone, by runs of the study; those that are not trained yet are left out."""
+"""Fronts of the picture, by runs of the study; of several seeds the first is timed."""
+ALONE = {
+    "stride 16": [f"mnv2-os16-skip-seed{seed}" for seed in (0, 1, 2)],
+    "stride 32": [f"mnv2-os32-skip-seed{seed}" for seed in (0, 1, 2)],
+    "stride 8": ["mnv2-os8-fcn", "mnv2-os8-fcn-seed1", "mnv2-os8-fcn-seed2"],
+    "FPN": ["fpn-0.001"],
+    "U-Net": ["unet-0.0005"],
+    "DeepLabV3+": ["deeplabv3plus-0.0005"],
+    "LinkNet": ["linknet-0.001"],
+    "FCN, stride 16": ["mnv2-os16-fcn"],
+    "LR-ASPP": ["mnv2-os16-lraspp"],
+}
+"""Networks without exits on the same backbone; of two learning rates the one that is better on val."""
 TIMED = {
     "LR-ASPP MobileNetV3-L": "torchvision:lraspp_mobilenet_v3_large",
     "SegFormer-B0": "transformers:SegformerForSemanticSegmentation",
 }
 """Networks of which only the time is measured, by what `offramp train --network` calls them."""
 ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino")
+EVERY = 3
+"""Of the images of test one in so many is run, but for the first way to run them, which runs all."""
 
 
 def prepare(data: Path, study: Path, out: Path, lowered: Path | None, progress: Progress) -> None:
@@ -73,10 +78,10 @@ def prepare(data: Path, study: Path, out: Path, lowered: Path | None, progress: 
             run = out / "untrained" / name
             train(data, run, network=network, exits=0, training=next_to_nothing, resume=True, progress=progress)
             export(run, out / "alone" / name, progress=progress)
-    for name, trained in ALONE.items():
-        if (study / trained / "weights.safetensors").exists() and not (out / "alone" / name / MANIFEST).exists():
+    for name, (trained, *_) in ALONE.items():
+        if not (out / "alone" / name / MANIFEST).exists():
             export(study / trained, out / "alone" / name, progress=progress)
-    for front, trained in WITH_EXITS.items():
+    for front, (trained, *_) in WITH_EXITS.items():
         package = out / "whole" / front
         if not (package / MANIFEST).exists():
             export(study / trained, package, progress=progress)
@@ -105,52 +110,44 @@ def plain(name: str) -> str:
     return name.partition("+")[0].partition(":")[0]
 
 
-def of_exit(front: str, package: Path, val: float, engine: EngineName, threads: int) -> Subject:
-    """One exit with all that it needs, loaded."""
-    predictor = Predictor(package, engine=engine, threads=threads)
-
-    def answer(image: Pixels) -> tuple[Pixels, str, float]:
-        found = predictor(image)
-        return found.labels, found.exit, found.latency_ms
-
-    return Subject(package.name, None, predictor.manifest, answer, {"front": front, "val": val})
-
-
-def of_network(name: str, package: Path, engine: EngineName, threads: int) -> Subject:
-    """A network without exits, in one graph."""
-    network = StagedNetwork(package, open_engine(engine, threads))
-    original = network.load_original()
-    assert original is not None
-
-    def answer(image: Pixels) -> tuple[Pixels, str, float]:
-        started = perf_counter()
-        labels = original(fit(image, network.manifest.size))
-        return labels, "original", (perf_counter() - started) * 1e3
-
-    return Subject(name, None, network.manifest, answer, {"front": "timed" if name in TIMED else "alone", "val": None})
-
-
-def subjects_of(out: Path, engine: EngineName, threads: int) -> list[Subject]:
+def subjects_of(out: Path, study: dict[str, Any], engine: EngineName, threads: int) -> list[Subject]:
     """Everything that was prepared."""
-    found = [
-        of_network(name, out / "alone" / name, engine, threads)
-        for name in (*ALONE, *TIMED)
-        if (out / "alone" / name / MANIFEST).exists()
-    ]
+    found = []
+    for name in (*ALONE, *TIMED):
+        facts: dict[str, Any] = {"front": "alone" if name in ALONE else "timed"} | seeds_of(study, ALONE.get(name, []), "final")
+        found.append(of_original(name, out / "alone" / name, engine, threads, facts))
     for front in (*WITH_EXITS, LOWERED):
         if (out / f"{front}.val.records").exists():
             records = load_records(out / f"{front}.val.records")
-            pairs = zip(records.info.exits, mious_of(records), strict=True)
-            found += [of_exit(front, out / "exits" / front / plain(name), float(val), engine, threads) for name, val in pairs]
+            for exit_name, val in zip(records.info.exits, mious_of(records), strict=True):
+                facts = {"front": front} | (seeds_of(study, WITH_EXITS.get(front, []), exit_name) or {"val": [float(val)]})
+                predictor = Predictor(out / "exits" / front / plain(exit_name), engine=engine, threads=threads)
+                found.append(of_predictor(plain(exit_name), predictor, facts))
     return found
+
+
+def seeds_of(study: dict[str, Any], runs: Sequence[str], exit_name: str) -> dict[str, list[float]]:
+    """An exit's mIoU on val and on test, by seed."""
+    return {split: [study[run]["miou"][split][exit_name] for run in runs] for split in ("val", "test") if runs}
+
+
+def tested(row: dict[str, Any]) -> list[float]:
+    """MIoU on test in %, by seed."""
+    return [100 * value for value in row.get("test", [row["miou"]])]
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean, least and most."""
+    mean = f"{np.mean(values):.1f}"
+    return f"{mean} ({min(values):.1f} to {max(values):.1f})" if len(values) > 1 else mean
 
 
 def table(runs: Sequence[dict[str, Any]]) -> list[list[str]]:
     """A line for each subject, a column for the mean time in each way to run it."""
     lines = []
     for place, one in enumerate(runs[0]["rows"]):
-        val = "" if one["val"] is None else f"{100 * one['val']:.1f}"
-        test = "" if one["front"] == "timed" else f"{100 * one['miou']:.1f}"
+        val = f"{100 * np.mean(one['val']):.1f}" if "val" in one else ""
+        test = "" if one["front"] == "timed" else spread(tested(one))
         times = [f"{np.mean(run['rows'][place]['times_ms']):.1f}" for run in runs]
         name = one["name"] if one["front"] in {"alone", "timed"} else f"{one['front']}: {one['name']}"
         lines.append([name, val, test, *times])
@@ -159,53 +156,65 @@ def table(runs: Sequence[dict[str, Any]]) -> list[list[str]]:
 
 STYLE = """
 text{font:12px system-ui,sans-serif;fill:#333} line.grid{stroke:#ddd} .axis{stroke:#666} .tick{fill:#666}
-.mark.a{fill:#d55e00} .mark.b{fill:#0072b2} .mark.c{fill:#009e73} .mark.n{fill:#333}
-.time{stroke:#999;stroke-dasharray:3 3}
+.mark.a{fill:#d55e00} .mark.b{fill:#0072b2} .mark.c{fill:#009e73} .mark.d{fill:#cc79a7} .mark.n{fill:#333}
+.time{stroke:#999;stroke-dasharray:3 3} .spread{stroke:#333;stroke-opacity:.45}
 .link{fill:none;stroke-width:1.5} .link.a{stroke:#d55e00} .link.b{stroke:#0072b2} .link.c{stroke:#009e73}
+.link.d{stroke:#cc79a7}
 """
-LOOKS = {LOWERED: Mark("a", "diamond"), EFFICIENT: Mark("b"), DILATED: Mark("c", "triangle")}
-LEAST_SHOWN = 52.0
+LOOKS = {LOWERED: Mark("a", "diamond"), EFFICIENT: Mark("b"), EFFICIENT32: Mark("d"), DILATED: Mark("c", "triangle")}
+LEAST_SHOWN = 58.0
 """MIoU below which the picture leaves exits out; the table holds all."""
 
 
 def draw(path: Path, rows: Sequence[dict[str, Any]], title: str) -> None:
     """MIoU on test against mean latency: a line for each network with exits, a mark for each without."""
-    trained = [row for row in rows if row["front"] != "timed" and 100 * row["miou"] >= LEAST_SHOWN]
-    points = [(float(np.mean(row["times_ms"])), 100 * row["miou"], row) for row in trained]
-    x = Scale(0, 1.05 * max(at for at, *_ in points), 48, 760)
-    y = Scale(*widened([value for _, value, _ in points]), 400, 24)
-    canvas = Canvas(780, 450, title)
+    trained = [row for row in rows if row["front"] != "timed" and np.mean(tested(row)) >= LEAST_SHOWN]
+    points = [(float(np.mean(row["times_ms"])), float(np.mean(tested(row))), row) for row in trained]
+    x = Scale(0, 1.04 * max(at for at, *_ in points), 48, 980)
+    y = Scale(*widened([value for _, value, _ in points]), 540, 24)
+    canvas = Canvas(1000, 590, title)
     canvas.axes(x, y, "mean latency, ms", "mIoU on test, %")
     for row in rows:
         at = float(np.mean(row["times_ms"]))
         if row["front"] == "timed" and at < x.hi:
             canvas.line(x(at), y.start, x(at), y.stop, "time")
             canvas.text(x(at) + 4, y.start - 8, f"{row['name']} (time alone)")
-    labels = Labels(canvas, x, y, [(x(at), y(value)) for at, value, _ in points])
-    for number, (front, mark) in enumerate(LOOKS.items()):
-        line = sorted((at, value) for at, value, row in points if row["front"] == front)
-        canvas.path([(x(at), y(value)) for at, value in line], f"link {mark.css}")
-        canvas.mark(x.stop - 200, 330 + 16 * number, mark, size=4)
-        canvas.text(x.stop - 188, 334 + 16 * number, front)
+    fronts = {front: sorted((at, value) for at, value, row in points if row["front"] == front) for front in LOOKS}
+    lines = {front: [(x(at), y(value)) for at, value in line] for front, line in fronts.items()}
+    along = [between(one, other, part / 20) for line in lines.values() for one, other in pairwise(line) for part in range(21)]
+    labels = Labels(canvas, x, y, [*along, *((x(at), y(value)) for at, value, _ in points)])
+    legend = {**LOOKS, "another network, or one without exits": Mark("n", "square")}
+    for number, (front, mark) in enumerate(legend.items()):
+        canvas.path(lines.get(front, []), f"link {mark.css}")
+        canvas.mark(x.stop - 320, 400 + 18 * number, mark, size=4)
+        canvas.text(x.stop - 308, 404 + 18 * number, front)
     for at, value, row in points:
+        canvas.line(x(at), y(min(tested(row))), x(at), y(max(tested(row))), "spread")
         mark = LOOKS.get(row["front"], Mark("n", "square"))
         canvas.mark(x(at), y(value), mark, size=4, title=f"{row['front']}, {row['name']}: {value:.1f} %, {at:.1f} ms")
     for at, value, row in points:
         if row["front"] == "alone":
-            labels.place(x(at), y(value), row["name"])
+            _ = labels.place(x(at), y(value), row["name"]) or labels.place(x(at), y(value) + 30, row["name"])
     with new_file(path) as temporary:
         temporary.write_text(canvas.as_file(STYLE), encoding="utf-8")
 
 
-def measure(data: Path, out: Path, progress: Progress) -> list[dict[str, Any]]:
+def between(one: tuple[float, float], other: tuple[float, float], part: float) -> tuple[float, float]:
+    """A place on the way from one to the other."""
+    return one[0] + part * (other[0] - one[0]), one[1] + part * (other[1] - one[1])
+
+
+def measure(data: Path, study: Path, out: Path, progress: Progress) -> list[dict[str, Any]]:
     """By each engine, in one thread and in all."""
     cores = len(os.sched_getaffinity(0))
-    runs = []
+    trained = json.loads((study / "study.json").read_text(encoding="utf-8"))["runs"]
+    runs: list[dict[str, Any]] = []
     for engine in ENGINES:
         for threads in sorted({1, cores}):
             kept = out / f"measured {engine} {threads}.json"
             if not kept.exists():
-                rows = run_in_turn(data, subjects_of(out, engine, threads), progress)
+                subjects = subjects_of(out, trained, engine, threads)
+                rows = run_in_turn(data, subjects, progress, every=EVERY if runs else 1)
                 with new_file(kept) as temporary:
                     temporary.write_text(json.dumps({"engine": engine, "threads": threads, "rows": rows}), encoding="utf-8")
             runs.append(json.loads(kept.read_text(encoding="utf-8")))
@@ -217,7 +226,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("step", choices=["prepare", "measure"])
     parser.add_argument("data", type=Path)
-    parser.add_argument("study", type=Path, nargs="?")
+    parser.add_argument("study", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--lowered", type=Path)
     parser.add_argument("--json", type=Path)
@@ -227,14 +236,14 @@ def main() -> None:
         if asked.step == "prepare":
             prepare(asked.data, asked.study, asked.out, asked.lowered, progress)
             return
-        runs = measure(asked.data, asked.out, progress)
+        runs = measure(asked.data, asked.study, asked.out, progress)
     first = runs[0]
     manifest = load_manifest(out_package(asked.out))
     title = f"{len(first['rows'][0]['times_ms'])} images of test, {manifest.size[0]}x{manifest.size[1]}"
     columns = [f"{run['engine']}, {run['threads']}" for run in runs]
     print_table(f"{title}; mean ms by engine and threads", ["network", "val", "test", *columns], table(runs))
     if asked.svg is not None:
-        draw(asked.svg, first["rows"], f"mIoU on test against latency, {first['engine']}, one thread")
+        draw(asked.svg, first["rows"], f"MobileNetV2 on CamVid, {first['engine']}, one thread: exits against other networks")
     if asked.json is not None:
         with new_file(asked.json) as temporary:
             temporary.write_text(json.dumps({"title": title, "runs": runs}) + "\n", encoding="utf-8")
