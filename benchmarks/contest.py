@@ -133,7 +133,7 @@ def seeds_of(study: dict[str, Any], runs: Sequence[str], exit_name: str) -> dict
 
 def tested(row: dict[str, Any]) -> list[float]:
     """MIoU on test in %, by seed."""
-    return [100 * value for value in row.get("test", [row["miou"]])]
+    return [100 * value for value in row["test"]]
 
 
 def spread(values: Sequence[float]) -> str:
@@ -151,6 +151,29 @@ def table(runs: Sequence[dict[str, Any]]) -> list[list[str]]:
         times = [f"{np.mean(run['rows'][place]['times_ms']):.1f}" for run in runs]
         name = one["name"] if one["front"] in {"alone", "timed"} else f"{one['front']}: {one['name']}"
         lines.append([name, val, test, *times])
+    return lines
+
+
+def margins(run: dict[str, Any], fronts: Sequence[str]) -> list[list[str]]:
+    """For each other network: the exit that is best on val in no more time, and the fastest that is as good there."""
+    times = [float(np.mean(row["times_ms"])) for row in run["rows"]]
+    ours = [(time, row) for time, row in zip(times, run["rows"], strict=True) if row["front"] in fronts]
+    lines = []
+    for time, other in zip(times, run["rows"], strict=True):
+        if other["front"] != "alone":
+            continue
+        cells = []
+        slower = [(one, row) for one, row in ours if one <= time]
+        as_good = [(one, row) for one, row in ours if np.mean(row["val"]) >= np.mean(other["val"])]
+        best = max(slower, key=lambda pair: float(np.mean(pair[1]["val"])), default=None)
+        fastest = min(as_good, key=lambda pair: pair[0], default=None)
+        for one in (best, fastest):
+            if one is None:
+                cells.append("none")
+                continue
+            gain = np.mean(tested(one[1])) - np.mean(tested(other))
+            cells.append(f"{one[1]['front']}, {one[1]['name']}: {gain:+.1f} points, {time / one[0]:.2f} times as fast")
+        lines.append([other["name"], *cells])
     return lines
 
 
@@ -218,6 +241,8 @@ def measure(data: Path, study: Path, out: Path, progress: Progress) -> list[dict
                 with new_file(kept) as temporary:
                     temporary.write_text(json.dumps({"engine": engine, "threads": threads, "rows": rows}), encoding="utf-8")
             runs.append(json.loads(kept.read_text(encoding="utf-8")))
+            for row, first in zip(runs[-1]["rows"], runs[0]["rows"], strict=True):
+                row.setdefault("test", [first["miou"]])  # of all images, where later runs see some of them
     return runs
 
 
@@ -242,6 +267,10 @@ def main() -> None:
     title = f"{len(first['rows'][0]['times_ms'])} images of test, {manifest.size[0]}x{manifest.size[1]}"
     columns = [f"{run['engine']}, {run['threads']}" for run in runs]
     print_table(f"{title}; mean ms by engine and threads", ["network", "val", "test", *columns], table(runs))
+    for run in runs:
+        for fronts in ([EFFICIENT, EFFICIENT32, DILATED], [LOWERED]):
+            title = f"{run['engine']}, {run['threads']} threads: chosen on val among {'; '.join(fronts)}"
+            print_table(title, ["against", "no slower", "no worse"], margins(run, fronts))
     if asked.svg is not None:
         draw(asked.svg, first["rows"], f"MobileNetV2 on CamVid, {first['engine']}, one thread: exits against other networks")
     if asked.json is not None:
