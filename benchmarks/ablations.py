@@ -1,10 +1,10 @@
 """What each part of the design is worth: the search with that part taken away, chosen on val, replayed on the records of test.
 
-    python benchmarks/ablations.py --val val.records --test test.records --profile here.profile [--json FILE]
+    python benchmarks/ablations.py NAME --val val.records --test test.records --profile here.profile [--json FILE]
 
-The records are of a package with many heads at every tap (docs/search.md says how it was made). For each line the search finds
-the fastest input-dependent deployment that loses at most some points of mIoU on val. Nothing is run: times are the profile's,
-which docs/search.md holds against the wall clock.
+For each line the search finds the fastest input-dependent deployment that loses at most some points of mIoU on val. Heads are
+compared where a package has several kinds (docs/search.md says how one with 48 was made). Nothing is run: times are the
+profile's, which docs/search.md holds against the wall clock. FILE keeps what it holds of packages with other names.
 """
 
 from __future__ import annotations
@@ -47,11 +47,12 @@ def lines(exits: Sequence[str]) -> dict[str, tuple[Sequence[str], dict[str, Any]
         "taps: the shallow half": (at(taps[: len(taps) // 2]), {}),
         "taps: the deep half": (at(taps[len(taps) // 2 :]), {}),
     }
-    for kind in kinds:
-        kept = [name for name in exits if name == FINAL or kind_of(name) == kind]
-        found[f"heads: {kind} alone"] = (kept, {})
-    plain = [name for name in exits if name == FINAL or name.partition(":")[2] == "fcn"]
-    found["heads: plain fcn alone"] = (plain, {})
+    if len(kinds) > 1:
+        for kind in kinds:
+            kept = [name for name in exits if name == FINAL or kind_of(name) == kind]
+            found[f"heads: {kind} alone"] = (kept, {})
+        plain = [name for name in exits if name == FINAL or name.partition(":")[2] == "fcn"]
+        found["heads: plain fcn alone"] = (plain, {})
     found |= {f"policy: {name} alone": (exits, {"policies": (name,)}) for name in ("mean", "all", "off-edges", "objects")}
     return found
 
@@ -97,6 +98,7 @@ def cell(one: dict[str, Any], whole: float) -> str:
 def main() -> None:
     """Search, replay, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="what the package is called in FILE")
     for name in ("val", "test", "profile"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--json", type=Path)
@@ -114,10 +116,10 @@ def main() -> None:
     columns = [f"{points:g} points: of the time on val / on test, mIoU on test" for points in POINTS]
     print_table(f"ablations; the network without exits takes {whole:.1f} ms", ["what is left", *columns], rows)
     if options.json is not None:
+        kept = json.loads(options.json.read_text(encoding="utf-8"))["packages"] if options.json.exists() else {}
+        everything = {"benchmark": "ablations", "packages": kept | {options.name: {"original_ms": whole, "lines": found}}}
         with new_file(options.json) as temporary:
-            temporary.write_text(
-                json.dumps({"benchmark": "ablations", "original_ms": whole, "lines": found}, indent=1) + "\n", encoding="utf-8"
-            )
+            temporary.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

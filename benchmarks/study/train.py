@@ -4,7 +4,7 @@
 
 DATA holds the folders `camvid` and `msrc_v2`, WEIGHTS the backbones' ImageNet weights. Each run has a folder and a log in OUT.
 The command goes on where it stopped if it is given again. With `--parallel` so many trainings share the machine, for GPUs
-that one of these small networks leaves idle.
+that one of these small networks leaves idle; `nvidia-cuda-mps-control -d` before it lets them compute at the same time.
 """
 
 from __future__ import annotations
