@@ -23,7 +23,7 @@ import numpy as np
 from in_turn import Subject, mious_of, of_original, of_predictor, run_in_turn
 from pareto import replayed
 
-from offramp.artifacts import Deployment, Profile, Records, load_json, load_records
+from offramp.artifacts import Deployment, Profile, Records, device_name, load_json, load_records
 from offramp.console import print_table, showing_progress
 from offramp.errors import InputError
 from offramp.export.joining import merge_stages
@@ -209,7 +209,9 @@ def main() -> None:
             print_table(f"{name}, {found['engine']}, {images} images", COLUMNS, table(found))
     if asked.json is not None:
         with new_file(asked.json) as temporary:
-            temporary.write_text(json.dumps({"benchmark": "modes", "networks": whole}) + "\n", encoding="utf-8")
+            temporary.write_text(
+                json.dumps({"benchmark": "modes", "device": device_name(), "networks": whole}) + "\n", encoding="utf-8"
+            )
 
 
 if __name__ == "__main__":
