@@ -53,6 +53,16 @@ def test_every_verb_has_help_with_an_example_of_itself(verb, capsys):
     assert "--json" in said
 
 
+@pytest.mark.parametrize(("words", "verbs"), [((), VERBS), (("data",), DATA_VERBS)])
+def test_a_command_line_without_a_verb_is_answered_by_the_help_as_it_is_laid_out(words, verbs, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert offramp(*words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == f"Usage: {' '.join(('offramp', *words))} [OPTIONS] COMMAND [ARGS]..."
+    assert max(map(len, lines)) <= 80
+    assert set(verbs) <= {line.split()[0] for line in lines if line.startswith("  ") and line[2] != " "}
+
+
 def test_version(capsys):
     assert offramp("--version") == 0
     assert capsys.readouterr().out.strip() == "0.1.0"

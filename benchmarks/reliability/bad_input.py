@@ -7,9 +7,7 @@ A case ends with a right result or with one clear line; see `harness`. Its lines
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
-import json
 import sys
 import tempfile
 from collections import Counter
@@ -26,8 +24,7 @@ import cases_labels
 import cases_options
 import cases_unusual
 from harness import Case, Outcome, make_things, try_case
-
-from offramp.files import new_file
+from script import script_parser, write_json
 
 CASES: tuple[Case, ...] = (
     *cases_images.CASES,
@@ -51,9 +48,8 @@ def line(outcome: Outcome) -> str:
 
 def main() -> None:
     """Run the cases; exit code 1 if one of them ended wrongly."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--only", default="*")
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     chosen = [case for case in CASES if fnmatch.fnmatch(case.name, options.only)]
     with tempfile.TemporaryDirectory() as folder:
@@ -66,10 +62,8 @@ def main() -> None:
     doors = Counter(outcome.case.name.partition(":")[0] for outcome in outcomes)
     refused = sum(bool(outcome.case.says) for outcome in outcomes)
     print(f"{len(outcomes)} cases, {refused} to be refused, {len(outcomes) - refused} to end right; wrong: {len(wrong)}")
-    if options.out:
-        values = {"benchmark": "bad_input", "cases": len(outcomes), "refused": refused, "doors": dict(doors), "wrong": wrong}
-        with new_file(options.out) as temporary:
-            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    values = {"benchmark": "bad_input", "cases": len(outcomes), "refused": refused, "doors": dict(doors), "wrong": wrong}
+    write_json(options.out, values)
     sys.exit(1 if wrong else 0)
 
 

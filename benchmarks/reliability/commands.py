@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import fnmatch
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import alone  # noqa: F401 - before all that starts threads
 from harness import Things
-
-from offramp.files import new_file
 
 SMALL = ("--crop", "96x64", "--batch-size", 4, "--epochs", 2, "--exit-epochs", 1)
 PLAN = """networks:
@@ -42,31 +39,16 @@ class Command:
     """Its target is a folder that grows file by file."""
 
 
-KILLS = {
-    "train": 35,
-    "prune": 15,
-    "sweep": 6,
-    "export": 8,
-    "export int8": 4,
-    "export one file": 8,
-    "evaluate": 36,
-    "profile": 8,
-    "search": 12,
-    "trim": 18,
-    "run": 28,
-    "run video": 6,
-    "report": 6,
-    "data draw": 10,
-}
-"""How many of 200 random kills each command gets: the quick ones more."""
-
-
 def _measured(things: Things) -> tuple[object, ...]:
     return ("--records", things.records, "--profile", things.profile)
 
 
 def _images(things: Things) -> Path:
     return things.data / "train" / "images"
+
+
+def _run(things: Things, out: Path) -> tuple[object, ...]:
+    return ("run", _images(things), "--package", things.small, "--out", out, "--threads", 1)
 
 
 COMMANDS = (
@@ -112,13 +94,7 @@ COMMANDS = (
         earlier="file",
     ),
     Command("trim", "small", lambda things, out: ("trim", things.package, things.chosen, "--out", out), "package"),
-    Command(
-        "run",
-        "answers",
-        lambda things, out: ("run", _images(things), "--package", things.small, "--out", out, "--threads", 1),
-        earlier="answers",
-        in_place=True,
-    ),
+    Command("run", "answers", _run, earlier="answers", in_place=True),
     Command(
         "run video",
         "drive",
@@ -160,40 +136,6 @@ def leave_earlier(command: Command, things: Things, target: Path) -> None:
         target.write_bytes(BEGINS[target.suffix] + b" what was here before, and is whole\n")
     elif command.earlier:
         shutil.copytree(kinds[command.earlier], target)
-
-
-def write_figures(path: Path | None, benchmark: str, rows: dict[str, dict[str, Any]]) -> None:
-    """Write counts for each command into a JSON file, if one is asked for; those of commands that were not tried now stay."""
-    if path is None:
-        return
-    values: dict[str, Any] = json.loads(path.read_bytes()) if path.exists() else {"benchmark": benchmark, "commands": {}}
-    counted = {command: {name: value for name, value in row.items() if name != "what"} for command, row in rows.items()}
-    values["commands"] = {**values["commands"], **counted}
-    values["all"] = sums(values["commands"])
-    with new_file(path) as temporary:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-
-
-def sums(rows: dict[str, dict[str, Any]]) -> dict[str, int]:
-    """The whole numbers of all rows, added up."""
-    total: dict[str, int] = {}
-    for row in rows.values():
-        for name, value in row.items():
-            if isinstance(value, int):
-                total[name] = total.get(name, 0) + value
-    return total
-
-
-def print_rows(rows: dict[str, dict[str, Any]]) -> None:
-    """A table: a line for each command, and one for all."""
-    names = list(dict.fromkeys(name for row in rows.values() for name, value in row.items() if isinstance(value, int)))
-    print(" | ".join(["command".ljust(16), *names]))
-    for command, row in [*rows.items(), ("all", sums(rows))]:
-        print(" | ".join([command.ljust(16), *(str(row.get(name, "")).rjust(len(name)) for name in names)]))
-
-
-def _run(things: Things, out: Path) -> tuple[object, ...]:
-    return ("run", _images(things), "--package", things.small, "--out", out, "--threads", 1)
 
 
 def _plan(out: Path) -> Path:

@@ -9,9 +9,7 @@ each in an order of its own. Exits, label maps and confidences must be the same 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import multiprocessing
 import os
 import sys
@@ -26,11 +24,11 @@ import numpy as np
 import numpy.typing as npt
 from harness import make_things
 from plans import by_image, decided
+from script import script_parser, write_json
 
 from offramp.artifacts import device_name
 from offramp.console import print_table
 from offramp.data.folder import load_image
-from offramp.files import new_file
 from offramp.runtime.engines import engine_version
 from offramp.runtime.predictor import Plan, Predictor, fit
 from offramp.specs import EngineName
@@ -121,13 +119,12 @@ WAYS: dict[str, Callable[[Setting, Sequence[Pixels], int], list[list[Bits]]]] = 
 
 def main() -> None:
     """Ask in every way, print, judge."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("package", type=Path, nargs="?")
     parser.add_argument("data", type=Path, nargs="?", help="its folder test/images is read")
     parser.add_argument("--images", type=int, default=40)
     parser.add_argument("--workers", type=int, default=8)
     parser.add_argument("--engines", nargs="+", default=["onnxruntime", "openvino"])
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         package, data = options.package, options.data
@@ -156,9 +153,7 @@ def main() -> None:
     show(found, options.workers)
     values = {"benchmark": "concurrency", "device": device_name(), "workers": options.workers, "package": package.name}
     values |= {"versions": {name: engine_version(name) for name in options.engines}, "runs": found}
-    if options.out:
-        with new_file(options.out) as temporary:
-            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_json(options.out, values)
     sys.exit(1 if any(one["differ"] for one in found) else 0)
 
 

@@ -7,8 +7,6 @@ All are to be refused, with less than 20 MB taken; beside them the largest pictu
 
 from __future__ import annotations
 
-import argparse
-import json
 import subprocess
 import sys
 import tempfile
@@ -16,9 +14,9 @@ import zlib
 from pathlib import Path
 
 from bad_pictures import chunk, png, promising
+from script import script_parser, write_json
 
 from offramp.data.pictures import MOST_PIXELS
-from offramp.files import new_file
 
 MOST_MB = 20.0
 
@@ -65,9 +63,7 @@ def measure(what: str, content: bytes) -> tuple[bool, float]:
 
 def main() -> None:
     """Measure all; exit code 1 if one was read, or took memory."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    options = script_parser(__doc__).parse_args()
     kinds, sides = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "PPM"), (12_000, 60_000)
     files = {
         **{f"image, {kind}, {side}x{side} declared": promising(kind, side) for kind in kinds for side in sides},
@@ -84,17 +80,15 @@ def main() -> None:
     for what, grown in read.items():
         print(f"{what} of {MOST_PIXELS // 1_000_000} million pixels, one bit each: read, {grown:.0f} MB")
     print(f"{len(found)} files, wrong: {len(wrong)}")
-    if options.out:
-        values = {
-            "benchmark": "declared_size",
-            "most_pixels": MOST_PIXELS,
-            "files": len(found),
-            "largest_growth_mb": round(max(grown for _, grown in found.values()), 1),
-            "read_at_the_limit_mb": {what: round(grown) for what, grown in read.items()},
-            "wrong": wrong,
-        }
-        with new_file(options.out) as temporary:
-            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    values = {
+        "benchmark": "declared_size",
+        "most_pixels": MOST_PIXELS,
+        "files": len(found),
+        "largest_growth_mb": round(max(grown for _, grown in found.values()), 1),
+        "read_at_the_limit_mb": {what: round(grown) for what, grown in read.items()},
+        "wrong": wrong,
+    }
+    write_json(options.out, values)
     sys.exit(1 if wrong else 0)
 
 

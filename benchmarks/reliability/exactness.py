@@ -10,9 +10,7 @@ images). Then one image, 20 times: are labels and confidences the same bits? Exi
 
 from __future__ import annotations
 
-import argparse
 import hashlib
-import json
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -24,12 +22,12 @@ import numpy as np
 import numpy.typing as npt
 from harness import make_things
 from plans import by_image, decided
+from script import script_parser, write_json
 
 from offramp.artifacts import device_name
 from offramp.box import boxed_package
 from offramp.console import print_table
 from offramp.data.folder import load_image
-from offramp.files import new_file
 from offramp.runtime.engines import engine_version
 from offramp.runtime.predictor import Plan, Predictor
 from offramp.specs import EngineName
@@ -101,12 +99,11 @@ def plan_of(package: Path, images: Images) -> Plan:
 
 def main() -> None:
     """Ask, compare, print, judge."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("package", type=Path, nargs="?")
     parser.add_argument("data", type=Path, nargs="?", help="its folder test/images is read")
     parser.add_argument("--images", type=int, default=20)
     parser.add_argument("--box", action="store_true", help="the network in the box, too")
-    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         package, data = options.package, options.data
@@ -125,9 +122,7 @@ def main() -> None:
     show(runs)
     versions = {name: engine_version(name) for name in ("onnxruntime", "openvino")}
     about = {"benchmark": "exactness", "device": device_name(), "versions": versions, "reference": "onnxruntime, 1 thread"}
-    if options.out:
-        with new_file(options.out) as temporary:
-            temporary.write_text(json.dumps(about | {"runs": runs}, indent=1) + "\n", encoding="utf-8")
+    write_json(options.out, about | {"runs": runs})
     sys.exit(1 if any(one["different_answers_of_20"] != 1 for one in runs) else 0)
 
 

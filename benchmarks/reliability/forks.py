@@ -69,6 +69,11 @@ class Ended:
         """What it said in its own name."""
         return [line for line in self.said.splitlines() if line.startswith("offramp: ")]
 
+    @property
+    def how(self) -> str:
+        """Its exit code and the end of what it said, in one line."""
+        return f"ended with {self.code}: {' '.join(self.said.split())[-500:]}"
+
 
 @dataclass
 class Fork:

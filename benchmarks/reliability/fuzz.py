@@ -271,11 +271,10 @@ def _summarise(options: argparse.Namespace, names: Sequence[str]) -> None:
         print(f"{name:<16} {door['hours']:>6.2f} {door['executions']:>11} {edges:>13} {features:>15} {counts}")
     print(", ".join(f"{key}: {value}" for key, value in totals.items()))
     if options.out is not None:
-        from offramp.files import new_file  # noqa: PLC0415
+        from script import write_json  # noqa: PLC0415
 
         values = {"benchmark": "fuzz", "atheris": version("atheris"), **totals, "doors": doors, "of_findings": findings}
-        with new_file(options.out) as temporary:
-            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+        write_json(options.out, values)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ import numpy.typing as npt
 from harness import make_things
 from PIL import Image
 from plans import by_image, decided
+from script import script_parser, write_json
 
 from offramp.artifacts import device_name
 from offramp.console import print_table
@@ -87,13 +88,12 @@ class Watch:
 
 def main() -> None:
     """Run every engine and mode, print, judge."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = script_parser(__doc__)
     parser.add_argument("--frames", type=int, default=100_000)
     parser.add_argument("--deadline-frames", type=int, default=50_000, help="0: not in the anytime mode")
     parser.add_argument("--engines", nargs="+", default=ENGINES, choices=get_args(EngineName))
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--work", type=Path, help="a folder for the package and the video, which are made once")
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--child", nargs=4, metavar=("VIDEO", "PACKAGE", "MODE", "FRAMES"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -116,9 +116,7 @@ def main() -> None:
                 print(f"{engine}, {mode}: {frames} frames in {found[-1]['seconds']:.0f} s", file=sys.stderr)
     show(found)
     values = {"benchmark": "long_run", "device": device_name(), "threads": options.threads, "runs": found}
-    if options.out:
-        with new_file(options.out) as temporary:
-            temporary.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    write_json(options.out, values)
     sys.exit(0 if all(one["steady"] for one in found) else 1)
 
 

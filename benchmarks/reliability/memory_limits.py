@@ -14,16 +14,16 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
-from commands import Command, chosen, print_rows, write_figures
-from forks import Ended, import_everything, limited, make_things_apart, run
+from commands import Command, chosen
+from forks import Ended, import_everything, limited, run
 from harness import Things
+from script import Row, fault_parser, finish
+from trials import fresh_target, workplace
 from wholeness import damage, leftovers
 
 VERBS = ("train", "export", "evaluate", "run", "search")
@@ -64,55 +64,46 @@ def judge(ended: Ended, target: Path) -> str:  # noqa: PLR0911 - a line for each
         return f"traceback: {ended.said[-3000:]}"
     if ended.code == 2 and len(ended.lines) == 1 and "memory ran out" in ended.lines[0]:
         return "refused"
-    return f"ended with {ended.code}: {' '.join(ended.said.split())[-300:]}"
+    return ended.how
 
 
 def try_command(
     command: Command, things: Things, root: Path, how: Callable[[list[object], int, Path], Ended], sizes: tuple[int, ...]
-) -> dict[str, Any]:
+) -> Row:
     """A ladder of limits."""
-    counts, what, lines = Counter[str](), [], set()
+    counts, lines = Counter[str](), set[str]()
     for megabytes in sizes:
-        work = Path(tempfile.mkdtemp(dir=root))
-        target = work / command.target
+        target = fresh_target(command, things, root)
         ended = how(list(command.words(things, target)), megabytes, root / "told")
         result = judge(ended, target)
         kind = result.partition(" ")[0] if result.startswith("crashed") else result
         counts[kind if kind in ("worked", "refused", "crashed") else "wrong"] += 1
-        counts["lines of libraries"] += len(
-            [one for one in ended.said.splitlines() if one.startswith(("OpenBLAS", "terminate"))]
-        )
-        counts["temporary files left"] += len(leftovers(work))
-        if result not in ("worked", "refused"):
-            what.append(f"{megabytes} MB: {result}")
+        counts["lines of libraries"] += sum(one.startswith(("OpenBLAS", "terminate")) for one in ended.said.splitlines())
+        counts["temporary files left"] += len(leftovers(target.parent))
         lines.update(ended.lines)
         print(f"{command.name}, {how.__name__}, {megabytes} MB: {result}", flush=True)
     print(*sorted(lines), sep="\n    ", flush=True)
     names = ("worked", "refused", "crashed", "wrong", "lines of libraries", "temporary files left")
-    return {"cases": len(sizes), **{name: counts[name] for name in names}, "what": what}
+    return {"cases": len(sizes), **{name: counts[name] for name in names}}
 
 
-def main() -> None:
-    """Limit, count, print; exit code 1 if something was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=list(VERBS))
-    parser.add_argument("--how", nargs="+", choices=("begun", "loaded"), default=["begun", "loaded"])
-    parser.add_argument("--things", type=Path, help="a folder of things that is kept from one start to the next")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    rows: dict[str, dict[str, Any]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder)
-        things = make_things_apart(options.things or root / "things")
+def tried(options: argparse.Namespace) -> Iterator[tuple[str, Row]]:
+    """Each command, in each way, with less and less memory."""
+    with workplace(options.things) as (things, root):
         if "loaded" in options.how:
             import_everything()
         for command in chosen(options.only):
             for how, sizes in ((begun, BEGUN_MB), (loaded, LOADED_MB)):
                 if how.__name__ in options.how:
-                    rows[f"{command.name}, {how.__name__}"] = try_command(command, things, root, how, sizes)
-                    write_figures(options.out, "memory_limits", rows)
-    print_rows(rows)
-    sys.exit(1 if any(row["wrong"] for row in rows.values()) else 0)
+                    yield f"{command.name}, {how.__name__}", try_command(command, things, root, how, sizes)
+
+
+def main() -> None:
+    """Limit, count, print; exit code 1 if something was wrong."""
+    parser = fault_parser(__doc__, only=VERBS)
+    parser.add_argument("--how", nargs="+", choices=("begun", "loaded"), default=["begun", "loaded"])
+    options = parser.parse_args()
+    finish("memory_limits", tried(options), options.out)
 
 
 if __name__ == "__main__":

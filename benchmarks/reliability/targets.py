@@ -9,125 +9,88 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import subprocess
-import sys
-import tempfile
+import signal
 import time
-from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from pathlib import Path
-from typing import Any
 
-from commands import Command, chosen, leave_earlier, print_rows, write_figures
-from disk_full import small_disk, wrong_words
-from forks import begin, import_everything, make_things_apart, run
+from commands import Command, chosen
+from forks import begin, import_everything, run
 from harness import Things, tree
-from wholeness import content, damage, leftovers
+from script import Row, fault_parser, finish
+from small_disks import read_only, small_disk
+from trials import Known, Tally, known, workplace, wrong_words
+from wholeness import damage, leftovers
 
 VANISHINGS = 4
 BACK_S = 10 * 365.25 * 86400
 
 
-@dataclass
+@dataclass(frozen=True)
 class Trial:
     """A command and all that its target may suffer."""
 
-    command: Command
-    things: Things
+    known: Known
     root: Path
     disk: Path
-    """Another file system."""
-    seconds: float = 0.0
-    wanted: dict[str, Any] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    wrong: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        """Run it once."""
-        self.told = self.root / "told"
-        target = self._target(self.root)
-        ended = run(self._words(target), self.told)
-        assert ended.code == 0, ended.said
-        self.wanted, self.seconds = content(target), ended.seconds
+    """Another file system, below `root`."""
+    tally: Tally
 
     def read_only(self) -> None:
         """Nothing can be written; what is there stays, and can be read."""
-        for earlier in (False, True) if self.command.earlier else (False,):
-            target = self._target(self.disk)
-            if earlier:
-                leave_earlier(self.command, self.things, target)
-            words, before = self._words(target), tree(self.disk)
-            subprocess.run(["mount", "-o", "remount,ro", self.disk], check=True)
-            try:
-                ended = run(words, self.told)
-            finally:
-                subprocess.run(["mount", "-o", "remount,rw", self.disk], check=True)
+        for earlier in (False, True) if self.known.command.earlier else (False,):
+            target = self.known.target(self.disk, earlier=earlier)
+            words, before = self.known.words(target), tree(self.disk)
+            with read_only(self.disk):
+                ended = run(words, self.known.told)
             problem = wrong_words(ended, ("can only be read", str(self.disk)))
             self._note("read-only", problem or ("" if tree(self.disk) == before else "it changed"), ended.lines)
 
     def vanishing(self, place: float) -> None:
         """The target, and all beside it, is removed while the command runs."""
-        target = self._target(self.root / "there")
-        fork = begin(self._words(target), self.told)
-        time.sleep(place * self.seconds)
+        target = self.known.target(self.root / "there")
+        fork = begin(self.known.words(target), self.known.told)
+        time.sleep(place * self.known.seconds)
         shutil.rmtree(target.parent, ignore_errors=True)
         ended = fork.wait()
         problem = "" if ended.code == 0 else wrong_words(ended, ())
         if ended.code == 0:
-            self.counts["removed, and made all the same"] += target.exists()
+            self.tally.counts["removed, and made all the same"] += target.exists()
             problem = "said that it is done, and made nothing" if not target.exists() and place < 0.5 else damage(target)
-        shutil.rmtree(target.parent, ignore_errors=True)
-        again = run(self._words(self._target(self.root / "there")), self.told)
-        self._note(f"removed at {place:.2f}", problem or self._like_always(again.code, again.said, target), ended.lines)
+        target = self.known.target(self.root / "there")
+        again = self.known.unlike(target, run(self.known.words(target), self.known.told))
+        self._note(f"removed at {place:.2f}", problem or again, ended.lines)
 
     def elsewhere(self) -> None:
         """On another file system than everything else; and behind a link to one."""
-        target = self._target(self.disk)
-        ended = run(self._words(target), self.told)
-        self._note("another file system", self._like_always(ended.code, ended.said, target), ended.lines)
-        behind = self._target(self.disk)
+        target = self.known.target(self.disk)
+        ended = run(self.known.words(target), self.known.told)
+        self._note("another file system", self.known.unlike(target, ended), ended.lines)
+        behind = self.known.target(self.disk)
         link = self.root / "link"
         link.symlink_to(behind.parent, target_is_directory=True)
-        through = link / self.command.target
-        ended = run(self._words(through), self.told)
-        self._note("behind a link", self._like_always(ended.code, ended.said, through), ended.lines)
+        through = link / behind.name
+        ended = run(self.known.words(through), self.known.told)
+        self._note("behind a link", self.known.unlike(through, ended), ended.lines)
         link.unlink()
 
     def set_back(self) -> None:
         """Begun today and gone on with ten years ago; or made anew then, over what was made today."""
-        target = self._target(self.root)
-        first = begin(self._words(target), self.told)
-        if self.command.again:
-            time.sleep(self.seconds * 0.6)
-            first.send(9)
+        target = self.known.target(self.root)
+        first = begin(self.known.words(target), self.known.told)
+        if self.known.command.again:
+            time.sleep(self.known.seconds * 0.6)
+            first.send(signal.SIGKILL)
         first.wait()
-        ended = run([*self._words(target), *self.command.again], self.told, ten_years_ago)
-        self._note("clock set back", self._like_always(ended.code, ended.said, target), ended.lines)
-
-    def _like_always(self, code: int, said: str, target: Path) -> str:
-        if code != 0:
-            return f"ended with {code}: {said[-400:]}"
-        made = content(target)
-        differing = [name for name, value in self.wanted.items() if made.get(name) != value]
-        return damage(target) or (f"made another {differing[0]}" if differing else "")
+        ended = run(self.known.words(target, again=True), self.known.told, ten_years_ago)
+        self._note("clock set back", self.known.unlike(target, ended), ended.lines)
 
     def _note(self, name: str, problem: str, lines: list[str]) -> None:
-        self.counts[name.split(" at ", maxsplit=1)[0]] += 1
-        left = leftovers(self.root) + leftovers(self.disk)
-        if problem or left:
-            self.wrong.append(f"{self.command.name}, {name}: {problem or f'left {left[0].name}'}")
-            print(self.wrong[-1], *lines, sep="\n    ", flush=True)
-
-    def _words(self, target: Path) -> list[object]:
-        return list(self.command.words(self.things, target))
-
-    def _target(self, folder: Path) -> Path:
-        """In a new folder."""
-        work = folder / "work"
-        shutil.rmtree(work, ignore_errors=True)
-        work.mkdir(parents=True)
-        return work / self.command.target
+        self.tally.counts[name.split(" at ", maxsplit=1)[0]] += 1
+        left = leftovers(self.root)
+        self.tally.note(name, problem or (f"left {left[0].name}" if left else ""), *lines)
 
 
 def ten_years_ago() -> None:
@@ -146,42 +109,30 @@ def ten_years_ago() -> None:
     setattr(base, "datetime", Then)  # noqa: B010 - which it does not export
 
 
-def try_command(command: Command, things: Things, root: Path, disk: Path) -> dict[str, Any]:
+def try_command(command: Command, things: Things, root: Path, disk: Path) -> Row:
     """All of it for one command."""
-    trial = Trial(command, things, root, disk)
+    trial = Trial(known(command, things, root, root / "told"), root, disk, Tally(command.name))
     trial.read_only()
     for number in range(VANISHINGS):
         trial.vanishing((number + 0.5) / VANISHINGS)
     trial.elsewhere()
     trial.set_back()
     names = ("read-only", "removed", "removed, and made all the same", "another file system", "behind a link", "clock set back")
-    row: dict[str, Any] = {name: trial.counts[name] for name in names} | {"wrong": len(trial.wrong), "what": trial.wrong}
-    print(command.name, row, flush=True)
-    return row
+    return trial.tally.row(*names)
+
+
+def tried(options: argparse.Namespace) -> Iterator[tuple[str, Row]]:
+    """Each command, with everything that its target may suffer."""
+    with workplace(options.things) as (things, root), small_disk(root / "disk") as disk:
+        import_everything()
+        for command in chosen(options.only):
+            yield command.name, try_command(command, things, root, disk)
 
 
 def main() -> None:
     """Try, count, print; exit code 1 if something was wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", default=["*"])
-    parser.add_argument("--things", type=Path, help="a folder of things that is kept from one start to the next")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        things = make_things_apart(options.things or Path(folder) / "things")
-        import_everything()
-        root = Path(folder) / "root"
-        root.mkdir()
-        try:
-            with small_disk(Path(folder) / "disk") as disk:
-                rows = {}
-                for command in chosen(options.only):
-                    rows[command.name] = try_command(command, things, root, disk)
-                    write_figures(options.out, "targets", rows)
-        except PermissionError as error:
-            sys.exit(f"cannot mount a tmpfs here, which takes root: {error}")
-    print_rows(rows)
-    sys.exit(1 if any(row["what"] for row in rows.values()) else 0)
+    options = fault_parser(__doc__).parse_args()
+    finish("targets", tried(options), options.out)
 
 
 if __name__ == "__main__":

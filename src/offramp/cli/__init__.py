@@ -17,7 +17,7 @@ from offramp.cli import data, device, export, pruning, search, sweep, view, work
 from offramp.cli.options import STANDARD_OUTPUT, say
 from offramp.cli.process import Ending, drop_unwritable_output, explained, told_to_end
 from offramp.cli.streams import standing_streams
-from offramp.cli.usage import require_no_empty, usage_line
+from offramp.cli.usage import require_no_empty, usage_line, whole_help
 from offramp.console import printable
 from offramp.errors import InputError
 from offramp.faults import TO_DO
@@ -91,6 +91,9 @@ def _run(arguments: list[str] | None) -> None:
             with writing(STANDARD_OUTPUT, only=TO_DO):
                 sys.stdout.flush()
         except usage_error as error:
+            if told := whole_help(error):
+                print(told, file=sys.stderr)  # noqa: T201
+                sys.exit(2)
             _fail(usage_line(error))
         except (KeyboardInterrupt, typer.Abort):
             _stop(ending)

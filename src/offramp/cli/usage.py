@@ -25,6 +25,11 @@ def usage_line(error: Any) -> str:
     return f"{said} (see --help)" if said else ""
 
 
+def whole_help(error: Any) -> str:
+    """The help, laid out, where a command line ends before its verb: parsers make an error of that, too; empty for others."""
+    return str(error.format_message()) if type(error).__name__ == "NoArgsIsHelpError" else ""
+
+
 def require_no_empty(words: Sequence[str]) -> None:
     """Refuse a command line with an empty word: a path or name that somebody's variable should have held.
 
