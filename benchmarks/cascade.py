@@ -23,13 +23,14 @@ from offramp.artifacts import Profile, load_json, load_manifest, load_records
 from offramp.console import print_table, showing_progress
 from offramp.data.folder import open_split
 from offramp.errors import InputError
-from offramp.evaluation import resize_labels
 from offramp.export.joining import merge_stages
 from offramp.files import new_file
 from offramp.metrics import count_pixels, miou
 from offramp.progress import Progress
-from offramp.runtime.engines import StagedNetwork, open_engine
-from offramp.runtime.predictor import Predictor, fit
+from offramp.runtime.engines import open_engine
+from offramp.runtime.images import fit, resize_labels
+from offramp.runtime.predictor import Predictor
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.search import search, search_cascade, write_cascade
 from offramp.specs import Mode, SearchSpec
 from offramp.trimming import trim

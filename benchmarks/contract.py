@@ -33,7 +33,8 @@ from offramp.export.package import export
 from offramp.models.attach import build_network, plan_network
 from offramp.models.checkpoint import WEIGHTS, NetworkFile, load_network, original_network, save_weights
 from offramp.models.multi_exit import MultiExitNetwork
-from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.engines import open_engine
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.specs import EngineName, NetworkChoice, Size, parse_size
 
 OWN = str(Path(__file__).parents[1] / "examples" / "own_network.py") + ":network"

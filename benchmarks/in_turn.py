@@ -13,11 +13,13 @@ import numpy.typing as npt
 
 from offramp.artifacts import Manifest, Profile, Records
 from offramp.data.folder import open_split
-from offramp.evaluation import as_groups, resize_labels
+from offramp.evaluation import as_groups
 from offramp.metrics import count_pixels, miou
 from offramp.progress import Progress
-from offramp.runtime.engines import StagedNetwork, open_engine
-from offramp.runtime.predictor import Predictor, enlarged, fit
+from offramp.runtime.engines import open_engine
+from offramp.runtime.images import enlarged, fit, resize_labels
+from offramp.runtime.predictor import Predictor
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.specs import EngineName
 
 Pixels = npt.NDArray[np.uint8]

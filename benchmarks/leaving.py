@@ -28,7 +28,8 @@ from offramp.console import print_table
 from offramp.export.joining import merge_stages
 from offramp.export.self_exiting import OUTPUTS, Plan, put_together
 from offramp.policy import image_score
-from offramp.runtime.engines import Engine, Graph, StagedNetwork, engine_version, open_engine
+from offramp.runtime.engines import Engine, Graph, engine_version, open_engine
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.specs import EngineName
 
 ENGINES: tuple[EngineName, ...] = ("onnxruntime", "openvino")

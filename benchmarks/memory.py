@@ -27,7 +27,8 @@ from pathlib import Path
 import numpy as np
 from offramp.artifacts import load_manifest
 from offramp.profiling import peak_memory_bytes
-from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.engines import open_engine
+from offramp.runtime.staged_network import StagedNetwork
 package, engine, threads, name = sys.argv[1:]
 engine, manifest = open_engine(engine, int(threads)), load_manifest(Path(package))
 image = np.zeros((*manifest.size[::-1], 3), np.uint8)

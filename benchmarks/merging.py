@@ -29,7 +29,7 @@ from offramp.files import new_file
 from offramp.metrics import count_pixels, miou
 from offramp.progress import Progress
 from offramp.runtime.engines import open_engine
-from offramp.runtime.predictor import fit
+from offramp.runtime.images import fit
 from offramp.specs import EngineName, Precision
 
 Way = Callable[[Sequence[Scores]], Scores]

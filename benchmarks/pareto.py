@@ -27,8 +27,9 @@ from offramp.evaluation import side_by_side
 from offramp.files import new_file
 from offramp.metrics import count_pixels, miou
 from offramp.report.svg import Canvas, Mark, Scale, widened
-from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.engines import open_engine
 from offramp.runtime.predictor import Predictor
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.search import front, search
 from offramp.search.estimate import Evidence, leaves_at, mean_cost, places_of
 from offramp.search.space import Candidate

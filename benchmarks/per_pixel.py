@@ -44,7 +44,7 @@ from offramp.metrics import count_pixels, miou
 from offramp.policy import PIXEL_THRESHOLDS, image_score
 from offramp.progress import Progress
 from offramp.runtime.engines import open_engine
-from offramp.runtime.predictor import fit
+from offramp.runtime.images import fit
 from offramp.search.space import policies
 from offramp.specs import EngineName
 

@@ -35,7 +35,7 @@ class Asked:
 
 
 class Network:
-    """The package's graphs, with class scores in the open; see `runtime.engines.StagedNetwork`."""
+    """The package's graphs, with class scores in the open; see `runtime.staged_network.StagedNetwork`."""
 
     def __init__(self, package: Path, manifest: Manifest, engine: Engine, exits: Sequence[str] | None = None) -> None:
         """Load what the exits (all by default) need."""

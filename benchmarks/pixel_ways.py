@@ -23,7 +23,7 @@ from offramp.metrics import count_pixels, miou
 from offramp.policy import image_score
 from offramp.progress import Progress
 from offramp.runtime.engines import Engine, Graph, Tensor
-from offramp.runtime.predictor import fit
+from offramp.runtime.images import fit
 
 Pixels = npt.NDArray[np.uint8]
 Way = Callable[[Pixels], Pixels]

@@ -28,7 +28,8 @@ from offramp.console import print_table, showing_progress
 from offramp.errors import InputError
 from offramp.evaluation import evaluate
 from offramp.metrics import miou
-from offramp.runtime.engines import Engine, StagedNetwork, engine_version, open_engine
+from offramp.runtime.engines import Engine, engine_version, open_engine
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.specs import EngineName, Precision
 
 SIDE = 1024

@@ -28,7 +28,8 @@ from offramp.artifacts import GraphEntry, device_name, load_manifest
 from offramp.console import print_table
 from offramp.export.self_exiting import NEVER, OUTPUTS, Plan, make_plan, write_self_exiting
 from offramp.policy import image_score
-from offramp.runtime.engines import StagedNetwork, engine_version, open_engine
+from offramp.runtime.engines import engine_version, open_engine
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.specs import REGIONS, EngineName
 
 WARM_UP = 4
@@ -40,7 +41,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from offramp.artifacts import GraphEntry
-from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.engines import open_engine
+from offramp.runtime.staged_network import StagedNetwork
 what, engine, height, width, *exits = sys.argv[1:]
 engine, image = open_engine(engine, 1), np.zeros((int(height), int(width), 3), np.uint8)
 if what.endswith(".onnx"):

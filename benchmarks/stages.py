@@ -29,7 +29,8 @@ from offramp.console import print_table
 from offramp.export.graph import IMAGE, EveryExit, to_onnx
 from offramp.export.package import export
 from offramp.models.checkpoint import load_network
-from offramp.runtime.engines import StagedNetwork, engine_version, open_engine
+from offramp.runtime.engines import engine_version, open_engine
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.specs import EngineName, NetworkChoice
 
 WARM_UP = 4

@@ -86,6 +86,7 @@ WITHOUT_TORCH = [
     "offramp.profiling",
     "offramp.trimming",
     "offramp.search",
+    "offramp.sweeping",
     "offramp.report",
     "offramp.runtime.predictor",
     "offramp.runtime.stream",
@@ -176,5 +177,5 @@ def test_every_source_file_has_its_place_in_the_rules():
 
 
 def test_files_stay_short():
-    long = {str(path.relative_to(ROOT)): n for path in files() if (n := len(path.read_text().splitlines())) > 500}
+    long = {str(path.relative_to(ROOT)): n for path in files() if (n := len(path.read_text().splitlines())) > 400}
     assert not long

@@ -193,7 +193,8 @@ def test_a_trained_network_of_ones_own_keeps_its_final_exit(scenes, tmp_path, ca
     assert lines["down.1:deeplab/c8/r2"].endswith("whole image")
     # From here on it is a package like any other.
     assert offramp("evaluate", "package", scenes, "--out", "val.records") == 0
-    from offramp.runtime.engines import StagedNetwork, open_engine
+    from offramp.runtime.engines import open_engine
+    from offramp.runtime.staged_network import StagedNetwork
 
     image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -11,10 +11,11 @@ from PIL import Image
 from offramp.artifacts import MANIFEST, Manifest, load_json
 from offramp.data.folder import open_split
 from offramp.errors import InputError
-from offramp.evaluation import evaluate, resize_labels, side_by_side
+from offramp.evaluation import evaluate, side_by_side
 from offramp.files import sha256_of
-from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.engines import open_engine
 from offramp.runtime.predictor import Predictor
+from offramp.runtime.staged_network import StagedNetwork
 
 
 @pytest.fixture(scope="module")
@@ -169,13 +170,6 @@ def test_openvino_counts_nearly_the_same(decided, other_sizes, records):
     np.testing.assert_array_equal(other.labelled, records.labelled)
     assert np.abs(other.predicted - records.predicted).sum() <= 0.01 * records.predicted.sum()
     assert np.abs(other.sure - records.sure).sum() <= 0.01 * records.sure.sum()
-
-
-def test_labels_at_another_resolution():
-    labels = np.array([[1, 2], [3, 4]], np.uint8)
-    assert resize_labels(labels, (2, 2)) is labels
-    assert resize_labels(labels, (2, 4)).tolist() == [[1, 1, 2, 2], [3, 3, 4, 4]]
-    assert resize_labels(labels, (4, 2)).tolist() == [[1, 2], [1, 2], [3, 4], [3, 4]]
 
 
 @pytest.mark.parametrize(

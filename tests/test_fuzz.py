@@ -10,9 +10,10 @@ import pytest
 RELIABILITY = Path(__file__).parents[1] / "benchmarks" / "reliability"
 sys.path.append(str(RELIABILITY))
 
-from doors import BETWEEN, DOORS, finding_of, with_right_checksums  # noqa: E402
+from doors import DOORS, finding_of, with_right_checksums  # noqa: E402
 from harness import make_things  # noqa: E402
 from mutating import mutated  # noqa: E402
+from seeds import BETWEEN  # noqa: E402
 
 from offramp.errors import InputError  # noqa: E402
 

@@ -12,7 +12,8 @@ from offramp.evaluation import evaluate
 from offramp.files import sha256_of
 from offramp.lowering import lower
 from offramp.metrics import miou
-from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.engines import open_engine
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.search import write_cascade
 
 

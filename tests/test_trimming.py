@@ -11,8 +11,9 @@ from offramp.artifacts import MANIFEST, load_manifest
 from offramp.errors import InputError
 from offramp.evaluation import evaluate
 from offramp.profiling import profile
-from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.engines import open_engine
 from offramp.runtime.predictor import Predictor
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.trimming import trim
 
 

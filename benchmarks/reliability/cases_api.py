@@ -14,8 +14,10 @@ from harness import Case, Things
 from PIL import Image
 
 from offramp import Predictor
-from offramp.runtime.engines import ExitAnswer, StagedNetwork, open_engine
-from offramp.runtime.predictor import Answer, Plan
+from offramp.runtime.answers import Answer
+from offramp.runtime.engines import open_engine
+from offramp.runtime.predictor import Plan
+from offramp.runtime.staged_network import ExitAnswer, StagedNetwork
 
 # ----------------------------------------------------------------------------------------------------------------- images
 

@@ -30,7 +30,8 @@ from offramp.artifacts import device_name
 from offramp.console import print_table
 from offramp.data.folder import load_image
 from offramp.runtime.engines import engine_version
-from offramp.runtime.predictor import Plan, Predictor, fit
+from offramp.runtime.images import fit
+from offramp.runtime.predictor import Plan, Predictor
 from offramp.specs import EngineName
 
 Pixels = npt.NDArray[np.uint8]

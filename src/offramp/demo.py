@@ -25,9 +25,11 @@ from offramp.profiling import profile
 from offramp.progress import Progress, silent
 from offramp.report.page import write_report
 from offramp.report.sheet import Answer, SheetRow, picture_sheet
-from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.engines import open_engine
+from offramp.runtime.images import fit
 from offramp.runtime.outputs import RUN_LOG
-from offramp.runtime.predictor import Predictor, fit
+from offramp.runtime.predictor import Predictor
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.runtime.stream import run as run_over
 from offramp.search import search
 from offramp.specs import REGIONS, Mode, SearchSpec, TrainingSpec

@@ -8,20 +8,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
-from PIL import Image
 
 from offramp.artifacts import Manifest, Provenance, Records, RecordsInfo
 from offramp.data.folder import Split, open_split
+from offramp.data.pictures import Pixels
 from offramp.doors import as_whole, checked_call
 from offramp.errors import InputError
 from offramp.metrics import VOID, Counts, count_pixels, miou
 from offramp.progress import Progress, silent
-from offramp.runtime.engines import StagedNetwork, open_engine
-from offramp.runtime.predictor import Predictor, enlarged, fit
+from offramp.runtime.engines import open_engine
+from offramp.runtime.images import enlarged, fit, resize_labels
+from offramp.runtime.predictor import Predictor
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.specs import EngineName, Precision
-
-Pixels = npt.NDArray[np.uint8]
 
 
 @checked_call
@@ -105,13 +104,6 @@ def _ask_all(network: StagedNetwork, samples: Split, index: int) -> tuple[Counts
         sure.append(found.sure.astype(np.int64))
     differing = np.array([np.count_nonzero(answer != answers[-1]) for answer in answers], np.int64)
     return np.stack(correct), np.stack(predicted), labelled, np.stack(sure), differing, np.array(labels.size, np.int64)
-
-
-def resize_labels(labels: Pixels, shape: tuple[int, ...]) -> Pixels:
-    """Labels (H, W) at another resolution, nearest neighbour."""
-    if labels.shape == shape:
-        return labels
-    return np.asarray(Image.fromarray(labels).resize((shape[1], shape[0]), Image.Resampling.NEAREST))
 
 
 def as_groups(labels: Pixels, manifest: Manifest) -> Pixels:

@@ -40,7 +40,7 @@ from offramp.files import check_replaceable, new_folder, scratch_folder
 from offramp.metrics import miou
 from offramp.progress import Progress, silent
 from offramp.runtime.engines import Graph, open_engine
-from offramp.runtime.predictor import fit
+from offramp.runtime.images import fit
 from offramp.specs import StoredPrecision
 from offramp.targets import require_outside, require_own_folders, require_place
 

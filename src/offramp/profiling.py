@@ -23,7 +23,8 @@ from offramp.doors import checked_call
 from offramp.energy import SYSFS, joules_of_one_run, open_meter
 from offramp.errors import InputError
 from offramp.progress import Progress, silent
-from offramp.runtime.engines import Engine, Graph, StagedNetwork, Tensor, engine_version, open_engine
+from offramp.runtime.engines import Engine, Graph, Tensor, engine_version, open_engine
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.specs import EngineName, Precision
 
 WARM_UP = 3

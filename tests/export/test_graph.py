@@ -12,8 +12,9 @@ from offramp.export.graph import interpolation_matrix, labels_graph
 from offramp.export.package import export
 from offramp.metrics import miou
 from offramp.models.confidence import grouped
-from offramp.runtime.engines import StagedNetwork, open_engine
-from offramp.runtime.predictor import Predictor, enlarged
+from offramp.runtime.engines import open_engine
+from offramp.runtime.predictor import Predictor
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.runtime.stream import run
 
 
@@ -50,12 +51,6 @@ def test_a_groups_probability_is_the_sum_of_its_classes():
     got = functional.softmax(grouped(scores, (0, 1, 0, 2, 1)), dim=1)
     wanted = torch.stack([probabilities[:, [0, 2]].sum(1), probabilities[:, [1, 4]].sum(1), probabilities[:, 3]], dim=1)
     torch.testing.assert_close(got, wanted)
-
-
-def test_enlarged_labels_stand_where_their_pixels_do():
-    labels = np.array([[1, 2, 3], [4, 5, 6]], np.uint8)
-    np.testing.assert_array_equal(enlarged(labels, 2, (3, 5)), [[1, 1, 2, 2, 3], [1, 1, 2, 2, 3], [4, 4, 5, 5, 6]])
-    assert enlarged(labels, 1, (2, 3)) is labels
 
 
 @pytest.fixture(scope="module")

@@ -23,7 +23,8 @@ from offramp.export.graph import interpolation_matrix, labels_graph
 from offramp.export.self_exiting import MOST_EXITS, NEVER, describe, self_exiting, write_self_exiting
 from offramp.files import sha256_of
 from offramp.policy import GRID, MEAN, PIXEL_THRESHOLDS, image_score
-from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.engines import open_engine
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.specs import REGIONS
 
 

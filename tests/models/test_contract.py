@@ -23,7 +23,8 @@ from offramp.models.attach import attach_exits
 from offramp.models.checkpoint import NETWORK, WEIGHTS, load_network, save_weights
 from offramp.models.feature_maps import read_answer
 from offramp.models.sources import build
-from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.engines import open_engine
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.specs import FINAL, NetworkChoice, TrainingSpec
 from offramp.training.phases import Scene, phases_of
 

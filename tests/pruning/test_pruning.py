@@ -16,8 +16,9 @@ from offramp.models.checkpoint import NETWORK, WEIGHTS, load_network, load_netwo
 from offramp.pruning import prune
 from offramp.pruning.record import PRUNED, PRUNING, load_pruning, whole
 from offramp.specs import TrainingSpec
+from offramp.training.run_file import RUN, RunFile
 from offramp.training.state import read_history
-from offramp.training.train import RUN, RunFile, train
+from offramp.training.train import train
 
 SIZE = (96, 64)
 KEEP = 0.6

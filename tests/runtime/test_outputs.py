@@ -15,8 +15,8 @@ from PIL import Image
 from offramp.artifacts import Frame
 from offramp.data.labels import LabelCode
 from offramp.errors import InputError
+from offramp.runtime.answers import Answer
 from offramp.runtime.outputs import TABLE, Outputs, _Table
-from offramp.runtime.predictor import Answer
 from offramp.runtime.sources import Shot
 
 TORN = """

@@ -12,8 +12,9 @@ from offramp.errors import InputError
 from offramp.evaluation import evaluate
 from offramp.policy import image_score
 from offramp.profiling import profile
-from offramp.runtime.engines import StagedNetwork, open_engine
+from offramp.runtime.engines import open_engine
 from offramp.runtime.predictor import Predictor
+from offramp.runtime.staged_network import StagedNetwork
 from offramp.search import search_cascade, write_cascade
 from offramp.specs import SearchSpec
 from offramp.trimming import trim

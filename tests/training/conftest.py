@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from offramp.specs import ExitSpec, HeadSpec, NetworkSpec
+from offramp.specs import ExitSpec, HeadSpec, NetworkSpec, TrainingSpec
 
 HEAD = HeadSpec(channels=4)
 TINY = NetworkSpec(
@@ -48,3 +48,19 @@ def batch(split):
     pairs = [split.pair(index) for index in range(4)]
     images = torch.stack([torch.from_numpy(image).permute(2, 0, 1).float() for image, _ in pairs])
     return images, torch.stack([torch.from_numpy(labels).long() for _, labels in pairs])
+
+
+@pytest.fixture
+def begin(scenes):
+    """One epoch, or two, on another tiny network: from a folder and what differs to the network that was trained."""
+    from offramp.models.checkpoint import load_network
+    from offramp.training.train import train
+
+    quick = TrainingSpec(epochs=1, exit_epochs=0, crop=(48, 32), batch_size=4, seed=11)
+
+    def begun(run, **changes):
+        options = {key: changes.pop(key) for key in ("start", "exits", "heads", "taps", "final_head") if key in changes}
+        train(scenes, run, network="test_efficientnet", training=quick.model_copy(update=changes), **({"exits": 2} | options))
+        return load_network(run)[0]
+
+    return begun

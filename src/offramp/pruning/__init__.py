@@ -24,7 +24,8 @@ from offramp.pruning.removal import remove_channels
 from offramp.specs import TrainingSpec, explain
 from offramp.targets import require_place
 from offramp.training.distributed import World, joined_world
-from offramp.training.train import RUN, read_run, train
+from offramp.training.run_file import RUN, read_run
+from offramp.training.train import train
 
 KEEP = 0.6
 """Of the macs, where nothing is said."""

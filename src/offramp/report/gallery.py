@@ -18,14 +18,16 @@ from PIL import Image
 
 from offramp.artifacts import Manifest
 from offramp.data.folder import Split, open_split
+from offramp.data.pictures import Pixels
 from offramp.errors import InputError
-from offramp.evaluation import as_groups, require_same_classes, resize_labels
+from offramp.evaluation import as_groups, require_same_classes
 from offramp.metrics import VOID, iou
 from offramp.policy import image_score
 from offramp.progress import Progress, silent
 from offramp.report.sheet import VIRIDIS
-from offramp.runtime.engines import ExitAnswer, StagedNetwork, open_engine
-from offramp.runtime.predictor import enlarged, fit
+from offramp.runtime.engines import open_engine
+from offramp.runtime.images import enlarged, fit, resize_labels
+from offramp.runtime.staged_network import ExitAnswer, StagedNetwork
 from offramp.specs import REGIONS, EngineName, Precision
 
 IMAGES = 24
@@ -38,7 +40,6 @@ ALERT, SKY = (213, 94, 0), (86, 180, 233)
 LEVELS = 32
 """Of a drawn confidence."""
 
-Pixels = npt.NDArray[np.uint8]
 Palette = Sequence[tuple[int, int, int]]
 
 

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from offramp.artifacts import Frame
+from offramp.data.pictures import Pixels
 from offramp.errors import InputError
 from offramp.files import new_file, remove_leftovers, writing
-from offramp.runtime.predictor import Answer, enlarged
+from offramp.runtime.answers import Answer
+from offramp.runtime.images import enlarged
 from offramp.runtime.sources import Shot
 from offramp.specs import Overlays
 
@@ -25,7 +26,6 @@ RUN_LOG = "run-log.json"
 TABLE = "run-log.csv"
 OVERLAYS = "overlays.mp4"
 
-Pixels = npt.NDArray[np.uint8]
 Palette = Sequence[tuple[int, int, int]]
 
 

@@ -12,23 +12,23 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event, Thread
 from typing import NoReturn, get_args
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from offramp.artifacts import Deployment, load_manifest
-from offramp.data.folder import load_image
-from offramp.data.pictures import pixels_of
+from offramp.data.pictures import Pixels
 from offramp.doors import as_whole, checked_call, is_number
 from offramp.errors import InputError
 from offramp.policy import GRID, MEAN, image_score
-from offramp.runtime.engines import ExitAnswer, StagedNetwork, open_engine
+from offramp.runtime.answers import Answer, Background
+from offramp.runtime.engines import open_engine
+from offramp.runtime.images import as_pixels, fit, resize_labels
 from offramp.runtime.pace import Pace
+from offramp.runtime.staged_network import ExitAnswer, StagedNetwork
 from offramp.runtime.turns import Turns
-from offramp.specs import REGIONS, EngineName, Mode, Precision, Region, Size
+from offramp.specs import REGIONS, EngineName, Mode, Precision, Region
 
 RISK = 0.01
 """With which the deadline of an image may be missed by exits that are begun: shared by all but the first, which each image may
@@ -36,24 +36,6 @@ meet."""
 
 WARM_UP = 10
 """Images that the times of exits are learnt by before the first deadline."""
-
-Pixels = npt.NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the network says of an image."""
-
-    labels: Pixels
-    """Class indices, (ceil(H / s), ceil(W / s)) of the image's own size (H, W); s is the package's label stride, usually 1."""
-    confidence: npt.NDArray[np.float32]
-    """(h, w), at head resolution; empty where the package was trimmed without confidence."""
-    exit: str
-    scores: dict[str, float]
-    """Score at each exit asked; empty where no policy judges."""
-    steps_ms: dict[str, float]
-    latency_ms: float
-    """From the decoded image to the labels."""
 
 
 @dataclass(frozen=True)
@@ -296,64 +278,12 @@ class Predictor:
 
     def _answer(self, found: ExitAnswer, pixels: Pixels, scores: dict[str, float], started: float) -> Answer:
         begun = time.perf_counter()
-        labels = found.labels()
         stride = self.manifest.label_stride
-        size = (-(-pixels.shape[1] // stride), -(-pixels.shape[0] // stride))
-        if labels.shape != size[::-1]:
-            labels = np.asarray(Image.fromarray(labels).resize(size, Image.Resampling.NEAREST))
+        labels = resize_labels(found.labels(), (-(-pixels.shape[0] // stride), -(-pixels.shape[1] // stride)))
         ended = time.perf_counter()
         self._note_finished(found, ended - begun)
         latency_ms = (ended - started) * 1e3
         return Answer(labels, found.confidence, found.exit, dict(scores), dict(found.steps_ms), latency_ms)
-
-
-class Background:
-    """An image that is answered in the background."""
-
-    def __init__(self, answers: Iterator[Answer]) -> None:
-        """Begin; see `Predictor.start`."""
-        self._answers = answers
-        self._latest: Answer | None = None
-        self._error: Exception | None = None
-        self._stopped = Event()
-        self._thread = Thread(target=self._run, name="offramp background", daemon=True)
-        self._thread.start()
-
-    def _run(self) -> None:
-        try:
-            while not self._stopped.is_set():
-                answer = next(self._answers, None)
-                if answer is None:
-                    return
-                self._latest = answer
-        except Exception as error:  # noqa: BLE001 - told to whoever asks
-            # Another image has taken over the buffers of one that was told to stop.
-            self._error = None if self._stopped.is_set() else error
-
-    @property
-    def running(self) -> bool:
-        """Whether deeper exits are still to come."""
-        return self._thread.is_alive()
-
-    def latest(self) -> Answer | None:
-        """The best answer so far, at any moment; None before the first exit.
-
-        Raises:
-            Exception: what went wrong in the background.
-
-        """
-        if self._error is not None:
-            raise self._error
-        return self._latest
-
-    def stop(self) -> None:
-        """Begin no further exit; returns at once."""
-        self._stopped.set()
-
-    def wait(self, seconds: float | None = None) -> Answer | None:
-        """Wait for the last exit, or so long; then `latest`."""
-        self._thread.join(seconds)
-        return self.latest()
 
 
 def _reach(exit_name: str) -> str:
@@ -379,52 +309,3 @@ def _default(every: tuple[str, ...], mode: Mode) -> Plan:
 
 def _pace_of(exits: tuple[str, ...]) -> Pace:
     return Pace(RISK / max(1, len(exits) - 1))
-
-
-def fit(pixels: Pixels, size: Size) -> Pixels:
-    """An image (H, W, 3) at the size (width, height) that a package takes, bilinear."""
-    if pixels.shape[:2] == (size[1], size[0]):
-        return pixels
-    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
-
-
-def enlarged(labels: Pixels, stride: int, shape: tuple[int, ...]) -> Pixels:
-    """A label map of this stride at its image's full size (H, W): what hangs over the edge is cut."""
-    if stride == 1:
-        return labels
-    return labels.repeat(stride, axis=0).repeat(stride, axis=1)[: shape[0], : shape[1]]
-
-
-def as_pixels(image: Pixels | Image.Image | Path | str) -> Pixels:
-    """An image of any kind as RGB, (H, W, 3) uint8.
-
-    Files and PIL images are read by the rules of `load_image`: both come the way up that their EXIF orientation says, and so do
-    the labels.
-
-    Raises:
-        InputError: a file or picture that cannot be read, or an array of another shape or type.
-
-    """
-    if isinstance(image, (Path, str)):
-        return load_image(Path(image))
-    if isinstance(image, Image.Image):
-        return pixels_of(image, "given")
-    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-        raise InputError(f"an image must be RGB, uint8 (height, width, 3), got {_unfit(image)}")
-    return image
-
-
-def _unfit(image: object) -> str:
-    """What an image is that cannot be taken, and what makes one of it that can."""
-    if not isinstance(image, np.ndarray):
-        return f"{type(image).__name__}; numpy.asarray makes an array of most things"
-    got = f"{image.dtype} {image.shape}"
-    if not image.size:
-        return f"{got}, which holds no pixel"
-    if image.dtype != np.uint8:
-        return f"{got}; scale it to 0..255, round, and take .astype(numpy.uint8)"
-    if image.ndim == 3 and image.shape[0] == 3:
-        return f"{got}; image.transpose(1, 2, 0) puts the channels last"
-    if image.ndim == 3 and image.shape[2] == 4:
-        return f"{got}; image[..., :3] leaves out the fourth channel"
-    return f"{got}; PIL.Image.fromarray(image).convert('RGB') makes one of most pictures"

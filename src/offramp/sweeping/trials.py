@@ -23,6 +23,8 @@ from offramp.files import sha256_of
 from offramp.progress import Progress, silent
 from offramp.runtime.engines import engine_version
 from offramp.sweeping.plan import DeviceEntry, Plan, Trial, Variant
+from offramp.training.run_file import read_run
+from offramp.training.splits import fingerprint_of
 
 RUN = "run"
 PACKAGE = "package"
@@ -96,8 +98,6 @@ def require_same_run(job: Job, trial: Trial) -> None:
         InputError: names the first option that differs.
 
     """
-    from offramp.training.train import read_run  # noqa: PLC0415 - torch is loaded by the steps that need it
-
     folder = job.folder(trial)
     run = read_run(folder / RUN)
     if run is None:
@@ -120,7 +120,7 @@ def require_same_run(job: Job, trial: Trial) -> None:
 
 
 def _train(job: Job, trial: Trial, progress: Progress, said: Callable[[str], None]) -> None:
-    from offramp.models.checkpoint import WEIGHTS  # noqa: PLC0415 - as above
+    from offramp.models.checkpoint import WEIGHTS  # noqa: PLC0415 - torch is loaded by the steps that need it
     from offramp.training.train import train  # noqa: PLC0415 - as above
 
     require_same_run(job, trial)
@@ -232,7 +232,5 @@ def find_profile(path: Path, package_id: str, device: DeviceEntry, threads: int)
 
 def fingerprints_of(data: Path, splits: tuple[str, ...]) -> dict[str, str]:
     """See `Job.fingerprints`. Raises InputError if a split is missing or broken."""
-    from offramp.training.train import fingerprint_of  # noqa: PLC0415 - as above
-
     found = {split: open_split(data, split).fingerprint() for split in splits}
     return found | {"train": fingerprint_of(open_split(data, "train"), open_split(data, "val"))}

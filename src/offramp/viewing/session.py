@@ -13,7 +13,9 @@ from pydantic import Field
 
 from offramp.errors import InputError
 from offramp.policy import GRID, MEAN
-from offramp.runtime.predictor import Answer, Plan, Predictor, enlarged
+from offramp.runtime.answers import Answer
+from offramp.runtime.images import enlarged
+from offramp.runtime.predictor import Plan, Predictor
 from offramp.runtime.sources import Shot
 from offramp.specs import Mode, Region, Spec
 from offramp.viewing.inputs import open_input
