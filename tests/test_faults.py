@@ -5,6 +5,7 @@ from concurrent.futures.process import BrokenProcessPool
 
 import numpy as np
 import pytest
+from google.protobuf.message import EncodeError
 from pydantic import TypeAdapter, ValidationError
 
 from offramp.errors import InputError
@@ -36,6 +37,7 @@ def test_memory_that_ran_out_is_told_whoever_says_it(error):
     ("error", "words"),
     [
         (SystemError("error return without exception set"), "a library failed and did not say why"),
+        (EncodeError("Failed to serialize proto"), "a library failed and did not say why"),
         (BrokenProcessPool("A process in the process pool was terminated abruptly"), "ended from outside"),
     ],
 )

@@ -30,6 +30,9 @@ MEMORY = re.compile(
 )
 """What engines and PyTorch say when memory, or the threads that need some, are not to be had."""
 
+ENCODING = "EncodeError"
+"""What protobuf raises when it cannot write a graph, for want of memory or not; its text says nothing."""
+
 
 def os_error(error: BaseException) -> OSError | None:
     """The system's error that an exception is or tells of; None if it does not."""
@@ -63,7 +66,7 @@ def explain_fault(error: BaseException, advice: str) -> str | None:
         if "BrokenProcessPool" in {kind.__name__ for kind in type(cause).__mro__}:
             # All that a pool knows is that a process of it is gone.
             return f"a process of this command was ended from outside, as systems do where memory ran out; {advice}"
-        if isinstance(cause, SystemError):
+        if isinstance(cause, SystemError) or type(cause).__name__ == ENCODING:
             return f"a library failed and did not say why, as some do where memory ran out; {advice} ({_shortened(str(cause))})"
     for cause in _causes(error):
         found = os_error(cause)
