@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -311,6 +312,22 @@ def test_a_scratch_folder_lies_beside_its_target_and_goes(old_file):
         assert scratch.parent == old_file.parent
         (scratch / "part").write_text("part")
     assert names(old_file.parent) == ["result.json"]
+
+
+def test_a_scratch_folder_that_is_removed_meanwhile_is_told_as_what_was_to_be_made(tmp_path):
+    def work(where):
+        with scratch_folder(tmp_path / "work" / "package") as scratch:
+            shutil.rmtree(scratch if where == "scratch" else scratch.parent)
+            (scratch / "part").write_text("part")
+
+    for where in ("scratch", "parent"):
+        with pytest.raises(InputError, match=rf"cannot write {tmp_path}/work/package: No such file or directory"):
+            work(where)
+
+
+def test_another_file_that_is_missing_is_not_the_scratch_folders_fault(tmp_path):
+    with pytest.raises(FileNotFoundError), scratch_folder(tmp_path / "package"):
+        (tmp_path / "missing").read_text()
 
 
 def test_sha256(tmp_path):

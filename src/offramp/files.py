@@ -137,6 +137,10 @@ def scratch_folder(path: Path) -> Iterator[Path]:
         try:
             scratch.mkdir(parents=True)
             yield scratch
+        except FileNotFoundError as error:
+            if scratch.exists():
+                raise
+            raise InputError(f"cannot write {_as_asked(path)}: {what_to_do(error)}") from error
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -126,6 +126,14 @@ def test_the_verb_goes_on_and_makes_nothing_twice(again, scenes, capsys):
     assert f"choose: offramp search --sweep {out} --mode input-dependent" in table
 
 
+def test_a_plan_that_is_removed_meanwhile_is_known_as_it_was(again, scenes):
+    plan = again / "plan.yaml"
+    wanted = sha256_of(plan)
+    found = sweep(plan, scenes, again / "out", progress=lambda *_step: plan.unlink(missing_ok=True))
+    assert not plan.exists()
+    assert found.provenance.inputs["plan"] == wanted
+
+
 def test_what_a_killed_sweep_lacks_is_made_and_nothing_else(again, scenes):
     """As if killed between steps; and with damaged files and files of another trial, which a name alone would not tell."""
     out = again / "out"

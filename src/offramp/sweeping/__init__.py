@@ -68,7 +68,7 @@ def sweep(
             for; something else in `out`; or no trial that could be finished.
 
     """
-    asked = read_plan(plan)
+    asked, of_plan = read_plan(plan), sha256_of(plan)
     check_replaceable(out, marker=PLAN)
     threads = open_engine(asked.device.engine, asked.device.threads, asked.device.precision).threads
     job = Job(asked, data.resolve(), out.resolve(), fingerprints_of(data, asked.splits))
@@ -85,7 +85,7 @@ def sweep(
         precision=asked.device.precision,
         trials=trials,
         search=_search_command(out, trials),
-        provenance=Provenance.now("sweep", inputs={"plan": sha256_of(plan), **job.fingerprints}),
+        provenance=Provenance.now("sweep", inputs={"plan": of_plan, **job.fingerprints}),
     )
     summary.save(out / SWEEP)
     return summary
