@@ -17,11 +17,11 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 
 from commands import Command, chosen
-from forks import begin, import_everything, run
+from forks import Ended, begin, import_everything, run
 from harness import Things, tree
 from script import Row, fault_parser, finish
 from small_disks import read_only, small_disk
-from trials import Known, Tally, known, workplace, wrong_words
+from trials import NEVER_SAID, Known, Tally, known, workplace, wrong_words
 from wholeness import damage, leftovers
 
 VANISHINGS = 4
@@ -55,13 +55,19 @@ class Trial:
         time.sleep(place * self.known.seconds)
         shutil.rmtree(target.parent, ignore_errors=True)
         ended = fork.wait()
-        problem = "" if ended.code == 0 else wrong_words(ended, ())
+        problem = "" if ended.code == 0 or self._failed_trial(ended) else wrong_words(ended, ())
         if ended.code == 0:
             self.tally.counts["removed, and made all the same"] += target.exists()
             problem = "said that it is done, and made nothing" if not target.exists() and place < 0.5 else damage(target)
         target = self.known.target(self.root / "there")
         again = self.known.unlike(target, run(self.known.words(target), self.known.told))
         self._note(f"removed at {place:.2f}", problem or again, ended.lines)
+
+    def _failed_trial(self, ended: Ended) -> bool:
+        """Whether a sweep says, as documented, that a trial failed; the others would have gone on."""
+        said = ended.out + ended.said
+        told = self.known.command.name == "sweep" and ended.code == 1 and "failed: " in said
+        return told and not any(words in said for words in NEVER_SAID)
 
     def elsewhere(self) -> None:
         """On another file system than everything else; and behind a link to one."""
