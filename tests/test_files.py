@@ -316,12 +316,12 @@ def test_a_scratch_folder_lies_beside_its_target_and_goes(old_file):
 
 def test_a_scratch_folder_that_is_removed_meanwhile_is_told_as_what_was_to_be_made(tmp_path):
     def work(where):
-        with scratch_folder(tmp_path / "work" / "package") as scratch:
+        with scratch_folder(tmp_path / "mine" / "package") as scratch:
             shutil.rmtree(scratch if where == "scratch" else scratch.parent)
             (scratch / "part").write_text("part")
 
     for where in ("scratch", "parent"):
-        with pytest.raises(InputError, match=rf"cannot write {tmp_path}/work/package: No such file or directory"):
+        with pytest.raises(InputError, match=rf"cannot write {tmp_path}/mine/package: No such file or directory"):
             work(where)
 
 
