@@ -10,7 +10,7 @@ demo: $(VENV)/.installed
 	$(BIN)/offramp demo --out $(OUT)
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -27,6 +27,11 @@ NETWORK = "test_efficientnet"
 SHARED = Path(__file__).parents[1].parent / "shared"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: processes share the files, and one would be alone with it in the end."""
+    items.sort(key=lambda item: item.path.name != "test_bad_input.py")
+
+
 @pytest.fixture(scope="session")
 def chromium(tmp_path_factory):
     """A headless Chromium, Debian's. Its console is read by `chromium.get_log("browser")`: each test should find it empty."""
